@@ -1,0 +1,71 @@
+"""Attention(Q, K, V) = softmax(Q Kᵀ / √d_k) V.    (document §3.4.1)"""
+
+import numpy as np
+
+from .signature import Operation
+from .softmax import softmax, softmax_vjp
+
+
+def attention(q, k, v, mask=None, causal=False):
+    """softmax(q kᵀ / √d_k) v, d_k being the width of the keys.
+
+    q [B,H,M,D], k [B,H,S,D], v [B,H,S,E] → [B,H,M,E]. mask: bool [B or 1,H or 1,M,S], true where the query may
+    attend; causal (M = S only): query m may attend to keys 0 … m. A query that may attend to no key gives 0.
+    Source: document §3.4.1.
+    """
+    return softmax(scores(q, k), where=may_attend(q, k, mask, causal)) @ v
+
+
+def attention_vjp(q, k, v, dy, mask=None, causal=False):
+    """With P the weights: ∂L/∂v = Pᵀ dy; dS = ∂softmax(dy vᵀ); ∂L/∂q = dS k / √d_k, ∂L/∂k = dSᵀ q / √d_k."""
+    where = may_attend(q, k, mask, causal)
+    P = softmax(scores(q, k), where)
+    (dS,) = softmax_vjp(scores(q, k), dy @ v.mT, where)
+    dS = dS / np.sqrt(k.shape[-1])
+    return dS @ k, dS.mT @ q, P.mT @ dy
+
+
+def scores(q, k):
+    return q @ k.mT / np.sqrt(k.shape[-1])
+
+
+def may_attend(q, k, mask, causal):
+    M, S = q.shape[-2], k.shape[-2]
+    where = np.ones((1, 1, M, S), dtype=bool) if mask is None else mask
+    return np.logical_and(where, np.tri(M, S, dtype=bool)) if causal else where
+
+
+def derive_mask(operation, sizes, mask, causal, heads):
+    """Raises ValueError where the mask's shape or `causal` does not fit; `heads` is the letter of the heads' size."""
+    M, S = sizes["M"], sizes["S"]
+    if not isinstance(causal, bool):
+        raise ValueError(f"{operation}: causal must be True or False, got {causal!r}")
+    if causal and M != S:
+        raise ValueError(f"{operation}: causal needs as many queries as keys, got M = {M}, S = {S}")
+    if mask is None:
+        return {}
+    if "bool" not in str(getattr(mask, "dtype", type(mask))):
+        raise ValueError(f"{operation}: mask must be a bool array, got {getattr(mask, 'dtype', type(mask).__name__)}")
+    shape = tuple(int(n) for n in mask.shape)
+    allowed = ((1, sizes["B"]), (1, sizes[heads]), (M,), (S,))
+    if len(shape) != 4 or any(n not in sizes_ for n, sizes_ in zip(shape, allowed, strict=True)):
+        expected = f"[{sizes['B']} or 1, {sizes[heads]} or 1, {M}, {S}]"
+        raise ValueError(f"{operation}: mask must have shape {expected}, got {shape}")
+    return {}
+
+
+def _derive(sizes, *, mask, causal):
+    return derive_mask("attention", sizes, mask, causal, heads="H")
+
+
+OPERATION = Operation(
+    name="attention",
+    function=attention,
+    vjp=attention_vjp,
+    section="3.4.1",
+    equation="Attention(Q, K, V) = softmax(Q Kᵀ / √d_k) V",
+    arrays={"q": "B H M D", "k": "B H S D", "v": "B H S E"},
+    outputs={"y": "B H M E"},
+    defaults={"mask": None, "causal": False},
+    derive=_derive,
+)

@@ -1,0 +1,34 @@
+"""softmax(x)ᵢ = e^xᵢ / Σⱼ e^xⱼ.    (document §3.4.1)"""
+
+import numpy as np
+
+from .signature import Operation
+
+
+def softmax(x, where=True):
+    """e^(xᵢ − m) / Σⱼ e^(xⱼ − m) with m = maxⱼ xⱼ, over the last axis; m cancels, and keeps eˣ finite.
+
+    x [N,M] (any leading axes) → the same shape. `where` [broadcastable to x] limits i and j to the true entries;
+    elsewhere, and in a row without a true entry, the result is 0. Source: document §3.4.1.
+    """
+    any_entry = np.any(where, axis=-1, keepdims=True)
+    m = np.where(any_entry, np.max(np.where(where, x, -np.inf), axis=-1, keepdims=True), 0)
+    e = np.where(where, np.exp(np.where(where, x - m, 0)), 0)
+    return e / np.where(any_entry, np.sum(e, axis=-1, keepdims=True), 1)
+
+
+def softmax_vjp(x, dp, where=True):
+    """∂L/∂x = p ⊙ (dp − Σⱼ pⱼ dpⱼ), with p = softmax(x)."""
+    p = softmax(x, where)
+    return (p * (dp - np.sum(p * dp, axis=-1, keepdims=True)),)
+
+
+OPERATION = Operation(
+    name="softmax",
+    function=softmax,
+    vjp=softmax_vjp,
+    section="3.4.1",
+    equation="softmax(x)ᵢ = eˣⁱ / Σⱼ eˣʲ",
+    arrays={"x": "N M"},
+    outputs={"p": "N M"},
+)
