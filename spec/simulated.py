@@ -1,0 +1,284 @@
+"""Simulated numbers: K replicates of a declared arithmetic; their spread is what correct implementations may differ by.
+
+Replicate 0 is unperturbed (float64). After each operation every other replicate is perturbed as the arithmetic would:
+
+- a rounded result: relative noise, uniform in ±u of the intermediates' format;
+- exp, tanh: uniform in ± function_ulps·u, twice: once for every element and once for the whole replicate, because a
+  library's error is a deterministic function of its input;
+- a sum of n terms pᵢ in any order: normal noise of variance u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums'
+  rounding errors for terms of random sign (first part) and of one sign (second); a product adds u²/3 · Σpᵢ²;
+- truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate;
+- operands of products: rounded first, where the declared operand format is coarser than theirs;
+- below the smallest normal number: half the subnormal spacing, absolute; or 0, where the arithmetic flushes;
+- beyond the largest number: infinity.
+
+A comparison at a kink that the noise could decide either way is decided either way, by a coin, so that the population
+holds both branches. Perturbations of float64 would vanish in float64: they are magnified, and the spread is divided by
+the same factor; its population is the first-order one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, ClassVar
+from zlib import crc32
+
+import numpy as np
+
+from .arithmetic import Arithmetic, Format
+from .numbers import NumberArray, align
+
+REPLICATES = 32
+MAGNIFICATION = 2.0**12  # of float64's u, which leaves 12 bits below it to resolve the noise
+LINEAR_WITHIN = 2.0**-4  # of the output's size: how large a magnified spread is taken for proportional to the noise
+UNDECIDED_WITHIN = 12.0  # standard deviations from a kink within which both branches are possible
+
+
+@dataclass
+class Simulation:
+    """One evaluation in a declared arithmetic: the number of its replicates and the source of its noise.
+
+    first_order becomes False where magnified noise passes a function that is not linear over it: the spread is then
+    not scaled back, which makes the tolerance too wide instead of too narrow.
+    """
+
+    arithmetic: Arithmetic
+    replicates: int = REPLICATES
+    seed: int = 0
+    first_order: bool = field(default=True, init=False)
+    rng: np.random.Generator = field(init=False, repr=False)
+
+    def __post_init__(self):
+        self.rng = np.random.default_rng(self.seed)
+
+    @property
+    def magnification(self) -> float:
+        return MAGNIFICATION if self.arithmetic.intermediates.p > 40 else 1.0
+
+    def u(self, fmt: Format) -> float:
+        return fmt.u * self.magnification
+
+    def exactly(self, array: Any) -> "Simulated":
+        """An array as stored: without noise, the same in every replicate."""
+        return Simulated(np.asarray(array).astype(np.float64)[None], self, self.arithmetic.storage)
+
+    def evaluate(self, function: Callable[..., Any], arrays: Sequence[Any], parameters: dict[str, Any]) -> tuple["Simulated", ...]:
+        """The outputs of a spec, as a tuple, in this arithmetic."""
+        with np.errstate(all="ignore"):
+            y = function(*(self.exactly(a) for a in arrays), **parameters)
+        return y if isinstance(y, tuple) else (y,)
+
+    def uniform(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self._draw(_uniform_pool(), shape)
+
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self._draw(_normal_pool(), shape)
+
+    def common(self, name: str, ndim: int) -> np.ndarray:
+        """Uniform in ±1, one number for each perturbed replicate: fixed by the name, the same in every evaluation."""
+        return _common(name, self.replicates - 1).reshape((-1,) + (1,) * ndim)
+
+    def _draw(self, pool: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """A random stretch of a fixed pool: drawing every number anew would take most of an evaluation's time."""
+        size = int(np.prod(shape))
+        if size <= pool.size // 4:
+            start = int(self.rng.integers(pool.size - size))
+            return pool[start : start + size].reshape(shape)
+        start = self.rng.integers(pool.size, size=-(-size // 1024))
+        return np.take(pool, start[:, None] + np.arange(1024), mode="wrap").reshape(-1)[:size].reshape(shape)
+
+
+class Simulated(NumberArray):
+    """values [K or 1, *shape]: 1 where all replicates agree because nothing has been rounded yet."""
+
+    lead: ClassVar[int] = 1
+
+    def __init__(self, values: np.ndarray, simulation: Simulation, fmt: Format):
+        self.values = values
+        self.simulation = simulation
+        self.format = fmt
+
+    @property
+    def exact(self) -> bool:
+        """Whether every correct implementation gets these very numbers."""
+        return self.values.shape[0] == 1 and self.format.p <= self.simulation.arithmetic.storage.p
+
+    def deviations(self) -> np.ndarray:
+        """Each perturbed replicate less the unperturbed one: [K − 1, *shape]."""
+        if self.values.shape[0] == 1:
+            return np.zeros((self.simulation.replicates - 1, *self.values.shape[1:]))
+        with np.errstate(invalid="ignore"):
+            d = self.values[1:] - self.values[:1]
+            if self.simulation.magnification > 1 and self.simulation.first_order:
+                d = np.where(_is_small(d, self.values[0]), d / self.simulation.magnification, d)
+            return d
+
+    def spread(self) -> np.ndarray:
+        """Root mean square of the deviations."""
+        return _root_mean_square(self.deviations())
+
+    def wrap(self, values, *sources):
+        formats = [s.format for s in sources if isinstance(s, Simulated)] or [self.format]
+        return Simulated(values, self.simulation, max(formats, key=lambda f: f.p))
+
+    def constant(self, number):
+        return Simulated(np.full((1,), float(number)), self.simulation, self.simulation.arithmetic.storage)
+
+    def raise_to(self, x):
+        return x.values if isinstance(x, Simulated) else np.asarray(x)[None]
+
+    def select(self, where, a, b):
+        where_, a_, b_ = align(*(self.raise_to(x) for x in (where, a, b)), lead=1)
+        values = np.where(where_, a_, b_)
+        if isinstance(where, Simulated) and self.simulation.magnification > 1 and values.shape[0] > 1:
+            # the other branch is a whole difference away, not a magnified one
+            flipped = where_ != where_[:1]
+            values = np.where(flipped, values[:1] + self.simulation.magnification * (values - values[:1]), values)
+        return self.wrap(values, a, b)
+
+    def max(self, axis, keepdims):
+        return self.wrap(np.max(self.values, axis=self.axis(axis), keepdims=keepdims), self)
+
+    def sum(self, axis, keepdims):
+        axis, first = self.axis(axis), self.values[:1]
+        total = np.sum(self.values, axis=axis, keepdims=keepdims)
+        count = np.count_nonzero(first, axis=axis, keepdims=keepdims)
+        unit = _unit(first)
+        squares = np.sum(np.square(first / unit), axis=axis, keepdims=keepdims)
+        return self._accumulated(total, count, squares, unit, products=0)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method != "__call__" or kwargs:
+            return NotImplemented
+        if ufunc is np.matmul:
+            return self._matmul(*inputs)
+        values = align(*(self.raise_to(i) for i in inputs), lead=1)
+        if ufunc in _COMPARISONS:
+            return self._compare(ufunc, *values)
+        result = ufunc(*values)
+        if ufunc in _EXACT or (ufunc in (np.multiply, np.divide) and any(_scales_exactly(i) for i in inputs)):
+            return self.wrap(result, *inputs)
+        if ufunc in _FUNCTIONS:
+            if self.simulation.magnification > 1 and not np.all(_is_small(result[1:] - result[:1], result[0])):
+                self.simulation.first_order = False
+            return self._rounded(result, self.simulation.arithmetic.function_ulps, ufunc.__name__)
+        return self._rounded(result) if ufunc in _ROUNDED else NotImplemented
+
+    def _rounded(self, result: np.ndarray, ulps: float = 1.0, function: str = "") -> "Simulated":
+        """One rounding to the intermediates' format, or a function's error in its units in the last place."""
+        simulation, fmt = self.simulation, self.simulation.arithmetic.intermediates
+        shape = (simulation.replicates - 1,) + result.shape[1:]
+        noise = simulation.uniform(shape)
+        if function:
+            noise = noise + simulation.common(function, result.ndim - 1)
+        return self._stored(result, noise * (ulps * simulation.u(fmt)) * result[-shape[0] :], fmt)
+
+    def _matmul(self, a, b) -> "Simulated":
+        a_, b_ = align(self._operand(a), self._operand(b), lead=1)
+        a0, b0 = a_[:1], b_[:1]
+        unit_a, unit_b = _unit(a0), _unit(b0)
+        count = (a0 != 0).astype(np.float64) @ (b0 != 0).astype(np.float64)
+        squares = np.square(a0 / unit_a) @ np.square(b0 / unit_b)
+        return self._accumulated(a_ @ b_, count, squares, unit_a * unit_b, products=1)
+
+    def _operand(self, x) -> np.ndarray:
+        operands = self.simulation.arithmetic.operands
+        values = self.raise_to(x)
+        if not isinstance(x, Simulated) or x.format.p <= operands.p:
+            return values
+        noise = self.simulation.uniform((self.simulation.replicates - 1,) + values.shape[1:]) * self.simulation.u(operands)
+        return self._stored(values, noise * values[-noise.shape[0] :], operands).values
+
+    def _accumulated(
+        self, total: np.ndarray, count: np.ndarray, squares: np.ndarray, unit: float, products: int
+    ) -> "Simulated":
+        """The noise of a sum with `count` nonzero terms of which `squares` is the sum of squares, in `unit`²."""
+        simulation, arithmetic = self.simulation, self.simulation.arithmetic
+        fmt, narrow = arithmetic.accumulator, arithmetic.intermediates
+        additions = np.maximum(count - 1, 0)
+        first = total[:1]
+        variance = squares * (products + additions / 2) + np.square(first / unit) * (additions / 3)
+        noise = simulation.normal((simulation.replicates - 1,) + total.shape[1:])
+        noise = noise * (simulation.u(fmt) / np.sqrt(3) * unit * np.sqrt(variance))
+        if arithmetic.rounding == "truncate":
+            lost = (1 + simulation.common("truncate", total.ndim - 1)) / 2
+            noise = noise - lost * simulation.u(fmt) * additions * first
+        result = self._stored(total, noise, fmt)
+        return result._rounded(result.values) if narrow.p < fmt.p else result
+
+    def _stored(self, result: np.ndarray, noise: np.ndarray, fmt: Format) -> "Simulated":
+        """Noise added to every replicate but the first, and the ends of the format's range."""
+        values = np.empty((self.simulation.replicates,) + result.shape[1:])
+        values[0] = result[0]
+        perturbed = values[1:]
+        if not np.isfinite(np.sum(noise)):
+            noise = np.where(np.isfinite(noise), noise, 0.0)  # an infinity is not perturbed
+        np.add(result[-perturbed.shape[0] :], noise, out=perturbed)
+        size = np.abs(result[0])
+        low = (size < fmt.smallest_normal) & (size > 0)
+        if np.any(low):
+            if self.simulation.arithmetic.flush:
+                perturbed[np.abs(perturbed) < fmt.smallest_normal] = 0
+            else:
+                perturbed += low * (fmt.tiny / 2 * self.simulation.magnification) * self.simulation.uniform(perturbed.shape)
+        if np.any(size >= fmt.largest * (1 - 2.0**-6)):
+            beyond = np.abs(perturbed) > fmt.largest
+            perturbed[beyond] = np.copysign(np.inf, perturbed[beyond])
+        return Simulated(values, self.simulation, fmt)
+
+    def _compare(self, ufunc, a: np.ndarray, b: np.ndarray):
+        truth = ufunc(a, b)
+        if truth.shape[0] == 1:
+            return truth[0]
+        d = a - b
+        spread = _root_mean_square(d[1:] - d[:1]) / self.simulation.magnification
+        open_ = (np.abs(d[0]) <= UNDECIDED_WITHIN * spread) & (spread > 0)
+        coins = self.simulation.uniform(truth.shape) > 0
+        coins[0] = truth[0]
+        return self.wrap(np.where(open_, coins, truth[:1]))
+
+
+def _scales_exactly(factor: Any) -> bool:
+    """Whether it is the number 0 or a power of two, by which products and quotients are exact."""
+    return isinstance(factor, int | float) and (factor == 0 or abs(np.frexp(factor)[0]) == 0.5)
+
+
+def _root_mean_square(d: np.ndarray) -> np.ndarray:
+    """Over the first axis, without the squares' overflow and underflow."""
+    largest = np.max(np.abs(d), axis=0)
+    unit = np.where(largest > 0, largest, 1.0)
+    return unit * np.sqrt(np.mean(np.square(d / unit), axis=0))
+
+
+def _is_small(d: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Per element: whether deviations are small against the array, as those that stay proportional to the noise are."""
+    if not len(d):
+        return np.ones(values.shape, bool)
+    return _root_mean_square(d) <= LINEAR_WITHIN * np.max(np.abs(values), initial=0.0)
+
+
+def _unit(a: np.ndarray) -> float:
+    """What an array is divided by before it is squared, for the same reason; infinities aside."""
+    size = np.abs(a)
+    return float(np.max(size, where=np.isfinite(size), initial=0.0)) or 1.0
+
+
+_EXACT = {np.negative, np.maximum, np.minimum}
+_ROUNDED = {np.add, np.subtract, np.multiply, np.divide, np.sqrt}
+_FUNCTIONS = {np.exp, np.tanh}
+_COMPARISONS = {np.greater, np.less, np.equal}
+
+
+@lru_cache
+def _uniform_pool() -> np.ndarray:
+    return np.random.default_rng(1).uniform(-1, 1, 1 << 20)
+
+
+@lru_cache
+def _normal_pool() -> np.ndarray:
+    return np.random.default_rng(2).standard_normal(1 << 20)
+
+
+@lru_cache
+def _common(name: str, replicates: int) -> np.ndarray:
+    return np.random.default_rng(crc32(name.encode())).uniform(-1, 1, replicates)

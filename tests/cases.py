@@ -1,0 +1,318 @@
+"""Cases: what an implementation is tried on. A case is a few words (sizes, values, layout, parameters, a seed), from
+which its arrays follow; so it shrinks well, prints on one line and is rebuilt from that line.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ..spec import OPERATIONS, Format, Operation, format_of
+from ..spec.activations import ACTIVATIONS
+
+SIZES = {
+    "dense": {"N": 33, "I": 129, "O": 65},
+    "mse": {"N": 65, "O": 65},
+    "softmax": {"N": 33, "M": 130},
+    "conv2d": {"N": 3, "H": 13, "W": 13, "C": 17, "kH": 4, "kW": 4, "O": 17},
+    "maxpool2d": {"N": 3, "H": 17, "W": 17, "C": 9},
+    "rnn": {"T": 9, "N": 5, "I": 9, "H": 17, "O": 9},
+    "lstm": {"T": 9, "N": 5, "I": 9, "H": 17},
+    "attention": {"B": 3, "H": 3, "M": 65, "S": 65, "D": 33, "E": 33},
+    "multihead_attention": {"B": 3, "M": 33, "S": 33, "F": 17, "h": 4, "d_k": 9, "d_v": 9},
+}
+HURTFUL = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)  # 1, primes, blocks and ± 1
+MOST_ELEMENTS = 4096  # of any array or of the product M·S, so that an example takes milliseconds
+MASKS = ("none", "random", "empty_rows", "first_block", "full")
+LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One example: everything that its arrays follow from."""
+
+    operation: Operation
+    sizes: Mapping[str, int]
+    seed: int = 0
+    values: str = "normal"
+    layout: str = "plain"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    mask: str = "none"
+    mask_batch: bool = True
+    mask_heads: bool = True
+
+    def __str__(self) -> str:
+        words = [f"{k}={v}" for k, v in self.sizes.items()]
+        words += [f"{k}={_word(v)}" for k, v in self.parameters.items()]
+        if self.mask != "none":
+            words.append(f"mask={self.mask}:{'B' if self.mask_batch else '1'}:{'H' if self.mask_heads else '1'}")
+        return " ".join([*words, f"values={self.values}", f"layout={self.layout}", f"seed={self.seed}"])
+
+    @classmethod
+    def parse(cls, operation: Operation, text: str) -> "Case":
+        """The case that prints as `text`; raises ValueError that names the word which is none."""
+        sizes, parameters, known = {}, {}, {}
+        letters = _letters(operation)
+        for word in text.split():
+            key, _, value = word.partition("=")
+            if key in letters and re.fullmatch(r"[1-9]\d*", value):
+                sizes[key] = int(value)
+            elif key == "mask" and value.split(":")[0] in MASKS and value.count(":") == 2:
+                kind, batch, heads = value.split(":")
+                known |= {"mask": kind, "mask_batch": batch == "B", "mask_heads": heads == "H"}
+            elif key in operation.parameters and key != "mask":
+                parameters[key] = _parameter(value)
+            elif (key == "values" and value in VALUES) or (key == "layout" and value in LAYOUTS):
+                known[key] = value
+            elif key == "seed" and value.isdigit():
+                known[key] = int(value)
+            else:
+                raise ValueError(f"case: {word!r} is no size, parameter, mask, values, layout or seed of {operation.name}")
+        if missing := [letter for letter in letters if letter not in sizes]:
+            raise ValueError(f"case: sizes missing for {operation.name}: {', '.join(missing)}")
+        return cls(operation, sizes, parameters=parameters, **known)
+
+    def draw(self, fmt: Any) -> "Drawn":
+        """The arrays, cotangents and keyword arguments, stored in a format."""
+        fmt = format_of(fmt)
+        rng = np.random.default_rng([self.seed, *(ord(c) for c in self.values)])
+        parameters = self.keywords(rng)
+        arrays, shapes = [], {}
+        special = int(rng.integers(len(self.operation.arrays)))  # the array that gets huge or tiny values
+        for n, (name, letters) in enumerate(self.operation.arrays.items()):
+            shape = shape_of(letters, self.sizes)
+            shapes[name] = shape
+            arrays.append(VALUES[self.values](rng, shape, fmt, n == special) * self._gain(name, shape))
+        stored = [self._lay_out(_store(a, fmt)) for a in arrays]
+        sizes = self.operation.check(tuple(stored), **parameters)
+        cotangents = []
+        for letters in self.operation.outputs.values():
+            dy = VALUES["integers" if self.values == "integers" else "normal"](rng, shape_of(letters, sizes), fmt, False)
+            cotangents.append(self._lay_out(_store(np.asarray(dy), fmt)))
+        return Drawn(tuple(stored), tuple(cotangents), parameters)
+
+    def keywords(self, rng: np.random.Generator) -> dict[str, Any]:
+        """The parameters that differ from their defaults, a mask among them where the case has one."""
+        keywords = {k: v for k, v in self.parameters.items() if v != self.operation.defaults.get(k, object())}
+        if self.mask != "none":
+            B, M, S = (self.sizes[k] for k in ("B", "M", "S"))
+            heads = self.sizes["h"] if "h" in self.sizes else self.sizes["H"]
+            shape = (B if self.mask_batch else 1, heads if self.mask_heads else 1, M, S)
+            keywords["mask"] = _mask(self.mask, shape, rng)
+        return keywords
+
+    def _gain(self, name: str, shape: tuple[int, ...]) -> float:
+        """Weights are scaled so that sums stay of order one; integers and values about their limits are left alone."""
+        if self.values in ("integers", "ties") or not name.startswith(("W", "w")):
+            return 1.0
+        fan_in = {"W": shape[0], "w": int(np.prod(shape[:-1]))}.get(name, shape[-1] if len(shape) == 2 else shape[1])
+        return (4.0 if self.values == "saturating" else 1.0) / np.sqrt(fan_in)
+
+    def _lay_out(self, array: np.ndarray) -> np.ndarray:
+        return lay_out(array, self.layout)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A case's arrays, its cotangents and its keyword arguments."""
+
+    arrays: tuple[np.ndarray, ...]
+    cotangents: tuple[np.ndarray, ...]
+    parameters: dict[str, Any]
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    operation: str,
+    values: tuple[str, ...] | None = None,
+    layouts: tuple[str, ...] = ("plain",),
+    parameters: tuple[str, ...] | None = None,
+    most: int = MOST_ELEMENTS,
+) -> Case:
+    """Cases of one operation; `parameters` names the keywords that may differ from their defaults (None: all)."""
+    op = OPERATIONS[operation]
+    may = op.parameters if parameters is None else parameters
+    sizes = {}
+    for letter, most in SIZES[operation].items():
+        sizes[letter] = draw(st.sampled_from([n for n in HURTFUL if n <= most]), label=letter)
+    chosen, mask = {}, {}
+    if "causal" in may and draw(st.booleans(), label="causal"):
+        chosen["causal"] = True
+        sizes["S"] = sizes["M"]
+    sizes = _shrink_to_budget(op, sizes, most)
+    if operation in ("conv2d", "maxpool2d"):
+        chosen |= draw(_windows(op, sizes, may), label="window")
+    if "activation" in may:
+        chosen["activation"] = draw(st.sampled_from(list(ACTIVATIONS)), label="activation")
+    if "mask" in may:
+        mask = {"mask": draw(st.sampled_from(MASKS), label="mask")}
+        if mask["mask"] != "none":
+            mask |= {"mask_batch": draw(st.booleans()), "mask_heads": draw(st.booleans())}
+    return Case(
+        op,
+        sizes,
+        seed=draw(st.integers(0, 2**16 - 1), label="seed"),
+        values=draw(st.sampled_from(values or tuple(VALUES)), label="values"),
+        layout=draw(st.sampled_from(layouts), label="layout"),
+        parameters=chosen,
+        **mask,
+    )
+
+
+@st.composite
+def _windows(draw: st.DrawFn, op: Operation, sizes: dict[str, int], may: tuple[str, ...]) -> dict[str, Any]:
+    """Windows, strides, paddings and dilations that fit the image; conv2d's window is a size of its weight."""
+    chosen: dict[str, list[int]] = {"stride": [], "padding": [], "dilation": [], "window": []}
+    for axis in "HW":
+        padding = draw(st.integers(0, 3)) if "padding" in may else 0
+        room = sizes[axis] + 2 * padding
+        window = min(sizes["k" + axis] if "k" + axis in sizes else draw(st.integers(1, 4)), room)
+        reach = (room - 1) // (window - 1) if window > 1 else 3
+        chosen["padding"].append(padding)
+        chosen["window"].append(window)
+        chosen["dilation"].append(draw(st.integers(1, min(3, reach))) if "dilation" in may else 1)
+        chosen["stride"].append(draw(st.integers(1, 3)) if "stride" in may else 1)
+        if "k" + axis in sizes:
+            sizes["k" + axis] = window
+    return {k: (v[0], v[1]) for k, v in chosen.items() if k in op.parameters}
+
+
+def shape_of(letters: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """ "N H+I" → (sizes of N, of H plus that of I)."""
+    shape = []
+    for axis in letters.replace("()", "").split():
+        terms = [sizes[letter] for letter in re.split(r"[+*]", axis)]
+        shape.append(sum(terms) if "+" in axis else int(np.prod(terms)))
+    return tuple(shape)
+
+
+def lay_out(array: np.ndarray, layout: str) -> np.ndarray:
+    """The same numbers in a memory layout, with NaN (True for masks) in whatever lies between and around them."""
+    poison = True if array.dtype == bool else np.nan
+    if array.ndim == 0:
+        return array
+    if layout == "transposed":
+        return _guarded(array.T.shape, array.dtype, poison, array.T).T
+    if layout == "reversed":
+        flip = (slice(None, None, -1),) * array.ndim
+        return _guarded(array.shape, array.dtype, poison, array[flip])[flip]
+    if layout == "sliced":
+        wide = _guarded((*array.shape[:-1], 2 * array.shape[-1]), array.dtype, poison)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    return _guarded(array.shape, array.dtype, poison, array, shift=1 if layout == "offset" else 0)
+
+
+def _guarded(shape, dtype, poison, values=None, shift: int = 0) -> np.ndarray:
+    """A C-ordered array inside a buffer whose ends are poisoned; `shift` moves it off the alignment."""
+    band, size = 64, int(np.prod(shape))
+    buffer = np.full(size + 2 * band, poison, dtype)
+    array = buffer[band + shift : band + shift + size].reshape(shape)
+    if values is not None:
+        array[...] = values
+    return array
+
+
+def _store(values: np.ndarray, fmt: Format) -> np.ndarray:
+    """Rounded to the format, and kept within it: an infinity here would be the case's, not the implementation's."""
+    values = np.clip(values, -fmt.largest / 2, fmt.largest / 2)
+    return np.asarray(values, np.float64).astype(fmt.dtype)
+
+
+def _normal(rng, shape, fmt, special):
+    return rng.standard_normal(shape)
+
+
+def _integers(rng, shape, fmt, special):
+    return rng.integers(-2, 3, shape).astype(float)
+
+
+def _offset(rng, shape, fmt, special):
+    """Near 2^(p−1), where neighbours are 1 apart (8·10⁶ in float32): what is not subtracted first is lost."""
+    base = 2.0 ** (fmt.p - 1) if special else 0.0
+    return base + np.round(3 * rng.standard_normal(shape)) if special else rng.standard_normal(shape)
+
+
+def _scaled(exponent: float) -> Callable[..., np.ndarray]:
+    """One array of the call is scaled, by a power of the format's range."""
+
+    def values(rng, shape, fmt, special):
+        return rng.standard_normal(shape) * (2.0 ** np.round(exponent * fmt.e_max) if special else 1.0)
+
+    return values
+
+
+def _mixed(rng, shape, fmt, special):
+    """Magnitudes over a factor of 10⁶ (of 64 in float16)."""
+    exponent = min(10, fmt.e_max // 5)
+    return rng.standard_normal(shape) * 2.0 ** rng.integers(-exponent, exponent + 1, shape)
+
+
+def _cancelling(rng, shape, fmt, special):
+    """± 1 but for a small part: sums cancel to what the small parts leave."""
+    return np.sign(rng.standard_normal(shape)) * (1 + 2.0 ** -(fmt.p // 2) * rng.standard_normal(shape))
+
+
+VALUES: dict[str, Callable[..., np.ndarray]] = {
+    "normal": _normal,
+    "integers": _integers,
+    "negative": lambda rng, shape, fmt, special: -np.abs(rng.standard_normal(shape)) - 0.5,
+    "ties": lambda rng, shape, fmt, special: rng.choice([-1.5, -0.5, 0.5], shape),
+    "large": lambda rng, shape, fmt, special: rng.standard_normal(shape) * (30.0 if special else 1.0),
+    "saturating": lambda rng, shape, fmt, special: 2 * rng.standard_normal(shape),
+    "zeros": lambda rng, shape, fmt, special: rng.standard_normal(shape) * (rng.random(shape) < 0.5),
+    "cancelling": _cancelling,
+    "mixed": _mixed,
+    "offset": _offset,
+    "tiny": _scaled(-0.4),
+    "huge": _scaled(0.3),
+}
+"""Distributions of values; the first is what a failing case shrinks to."""
+
+
+def _mask(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    mask = rng.random(shape) < 0.6
+    if kind == "full":
+        mask[...] = True
+    if kind == "empty_rows":
+        mask[rng.random(shape[:-1]) < 0.5] = False
+    if kind == "first_block":
+        mask[..., : max(1, shape[-1] // 2)] = False
+    return mask
+
+
+def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int) -> dict[str, int]:
+    """Halve the largest size until no array, and no product of matrices on the way, is beyond the budget."""
+
+    def cost(sizes):
+        shapes = [shape_of(letters, sizes) for letters in op.arrays.values()]
+        scores = [sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1)) * sizes["M"] * sizes["S"]] if "S" in sizes else []
+        windows = [np.prod([sizes[k] for k in ("N", "H", "W", "C", "kH", "kW")])] if "kH" in sizes else []
+        return max([int(np.prod(shape)) for shape in shapes] + scores + windows)
+
+    sizes, causal = dict(sizes), "S" in sizes and sizes["S"] == sizes["M"]
+    while cost(sizes) > most:
+        largest = max(sizes, key=lambda k: sizes[k])
+        sizes[largest] = max(1, sizes[largest] // 2)
+        if causal:
+            sizes["S"] = sizes["M"] = min(sizes["S"], sizes["M"])
+    return sizes
+
+
+def _letters(op: Operation) -> tuple[str, ...]:
+    return tuple(SIZES[op.name])
+
+
+def _word(value: Any) -> str:
+    return "x".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
+
+
+def _parameter(word: str) -> Any:
+    if word in ("True", "False"):
+        return word == "True"
+    return tuple(int(n) for n in word.split("x")) if re.fullmatch(r"\d+x\d+", word) else word
+

@@ -1,0 +1,283 @@
+"""Cells of the conformance matrix: one backend's operation in one dtype, held to one property over many examples."""
+
+import shlex
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings, target
+from hypothesis import strategies as st
+
+from ..impls import Backend
+from ..spec import OPERATIONS, Operation
+from .cases import Case
+from .judge import Judgement, Statistics
+from .properties import PROPERTIES, bad_input
+
+MOST_INCONCLUSIVE = 0.1  # of a cell's examples
+ENOUGH_TO_BE_SENSITIVE = 60  # examples, of which each argument is left out in several
+VERDICTS = ("pass", "fail", "known", "inconclusive", "unsupported", "error")
+BAD_INPUT = "bad_input"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the matrix, to be judged."""
+
+    backend: Backend
+    operation: Operation
+    dtype: str
+    property: str
+
+    def __str__(self) -> str:
+        return f"{self.backend.name}-{self.operation.name}-{self.dtype}-{self.property}"
+
+
+@dataclass(frozen=True)
+class BrokenBackend:
+    """A backend that could not be imported: a cell of its own, and a red one."""
+
+    name: str
+    reason: str
+    trace: str
+
+    @classmethod
+    def of(cls, name: str, error: Exception) -> "BrokenBackend":
+        return cls(name, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+    def __str__(self) -> str:
+        return f"{self.name}-import"
+
+
+@dataclass
+class Result:
+    """One entry of the matrix, judged; `asdict` gives the report's cell."""
+
+    impl: str
+    op: str
+    dtype: str
+    property: str
+    verdict: str = "pass"
+    examples: int = 0
+    inconclusive: int = 0
+    worst: float = 0.0
+    reason: str = ""
+    counterexample: dict[str, Any] | None = None
+    reproduce: str = ""
+    not_exercised: tuple[str, ...] = ()
+    rms: float | None = None
+    bias: float | None = None
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+class Mismatch(AssertionError):
+    """An example that failed; hypothesis shrinks it."""
+
+
+def cells(
+    backends: Sequence[Backend | BrokenBackend], operations: list[str], dtypes: list[str], properties: list[str]
+) -> Iterator[Cell | BrokenBackend]:
+    """All cells of the backends, by operation, dtype and property; empty lists choose everything."""
+    for backend in backends:
+        if isinstance(backend, BrokenBackend):
+            yield backend
+            continue
+        for name in operations or OPERATIONS:
+            op = OPERATIONS[name]
+            for dtype in backend.dtypes(name) if backend.function(name) else ("-",):
+                if dtypes and dtype not in dtypes and dtype != "-":
+                    continue
+                for p in properties or [*PROPERTIES, BAD_INPUT]:
+                    if _applies(backend, op, dtype, p):
+                        yield Cell(backend, op, dtype, p)
+
+
+def _applies(backend: Backend, op: Operation, dtype: str, property_: str) -> bool:
+    """A missing operation has one cell, which says so; bad input is asked of the backends that we ship."""
+    if dtype == "-":
+        return property_ == "forward"
+    return backend.shipped if property_ == BAD_INPUT else PROPERTIES[property_].applies(op)
+
+
+class Runner:
+    """Judges cells. `examples` are Hypothesis's per cell; `case`, where given, is the only example."""
+
+    def __init__(self, seed: int, case: str | None = None, invocation: str = "pytest"):
+        self.seed = seed
+        self.case = case
+        self.invocation = invocation
+
+    def run(self, cell: Cell | BrokenBackend) -> Result:
+        """Never raises for what an implementation does: that becomes the verdict."""
+        if isinstance(cell, BrokenBackend):
+            reproduce = f"{self.invocation} --impl {shlex.quote(cell.name)}"
+            return Result(cell.name, "-", "-", "import", "error", reason=f"{cell.reason}\n{cell.trace}", reproduce=reproduce)
+        backend, op = cell.backend, cell.operation
+        result = Result(backend.name, op.name, cell.dtype, cell.property)
+        result.reproduce = self._reproduce(cell)
+        if backend.function(op.name) is None:
+            return _unsupported(result, f"{backend.name} defines no function {op.name}")
+        if cell.property == BAD_INPUT:
+            self._run_bad_input(cell, result)
+        elif PROPERTIES[cell.property].needs_gradient and backend.gradient(op.name) is None:
+            return _unsupported(result, f"{backend.name} defines neither {op.name}_vjp nor vjp")
+        else:
+            may = backend.parameters(op)
+            result.not_exercised = tuple(p for p in op.parameters if p not in may)
+            self._run_examples(cell, result, may)
+        return _known(cell, result)
+
+    def _run_examples(self, cell: Cell, result: Result, may: tuple[str, ...]) -> None:
+        tally = Tally(cell, result, self._reproduce(cell))
+        if self.case is not None:
+            try:
+                tally.judge(Case.parse(cell.operation, self.case))
+            except Mismatch:
+                pass
+            tally.conclude(single=True)
+            return
+        strategy = PROPERTIES[cell.property].strategy(cell.operation, may)
+        known = (cell.operation.name, cell.property) in cell.backend.known_defects
+        phases = {Phase.explicit, Phase.generate, Phase.target} | (set() if known else {Phase.shrink})
+        wanted = max(1, round(settings().max_examples * PROPERTIES[cell.property].share))
+        for attempt in range(4):  # examples that the backend does not support are made up for
+
+            @seed(crc32(f"{self.seed} {cell} {attempt}".encode()))
+            @settings(max_examples=wanted, phases=phases, deadline=None, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+            @given(strategy)
+            def examples(case: Case) -> None:
+                tally.judge(case)
+
+            try:
+                examples()
+            except Mismatch:
+                break
+            if tally.tried >= 0.9 * wanted or not tally.unsupported:
+                break
+        tally.conclude()
+
+    def _run_bad_input(self, cell: Cell, result: Result) -> None:
+        for what, judgement in bad_input(cell.backend, cell.dtype, cell.operation):
+            result.examples += 1
+            if judgement.failed:
+                result.verdict, result.reason = "fail", f"{what}: {judgement.reason}"
+                result.counterexample = {"case": what, "output": "", "index": [], "got": judgement.reason, "expected": "ValueError", "tolerance": None}
+                return
+
+    def _reproduce(self, cell: Cell) -> str:
+        words = [self.invocation, "--impl", cell.backend.given, "--op", cell.operation.name, "--dtype", cell.dtype]
+        return " ".join([words[0], *map(shlex.quote, words[1:]), "--property", cell.property])
+
+
+class Tally:
+    """What a cell's examples add up to."""
+
+    def __init__(self, cell: Cell, result: Result, reproduce: str):
+        self.cell, self.result, self.reproduce = cell, result, reproduce
+        self.tried = self.unsupported = 0
+        self.why_unsupported = ""
+        self.inconclusive: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.statistics: Statistics | None = None
+
+    def judge(self, case: Case) -> None:
+        """One example; raises Mismatch where it fails, and remembers the last failure, which is the smallest."""
+        try:
+            judgement = PROPERTIES[self.cell.property].judge(self.cell.backend, self.cell.dtype, case)
+        except NotImplementedError as reason:
+            self.unsupported += 1
+            self.why_unsupported = str(reason)
+            return
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            self._remember(case, Judgement("fail", np.inf, f"{type(error).__name__}: {error}"), "error", traceback.format_exc())
+            raise Mismatch from error
+        self.tried += 1
+        if judgement.failed:
+            self._remember(case, judgement, "fail")
+            raise Mismatch
+        self.refused.update(judgement.refused)
+        if judgement.verdict == "inconclusive":
+            self.inconclusive[judgement.reason] += 1
+            return
+        for s in judgement.statistics:
+            self.statistics = s if self.statistics is None else self.statistics + s
+        self.result.examples += 1
+        self.result.worst = max(self.result.worst, judgement.worst)
+        if self.result.verdict == "pass":
+            target(float(judgement.worst)) if _under_hypothesis() else None
+
+    def _remember(self, case: Case, judgement: Judgement, verdict: str, trace: str = "") -> None:
+        r = self.result
+        r.verdict, r.reason, r.worst = verdict, judgement.reason, judgement.worst
+        r.counterexample = {
+            "case": str(case),
+            "output": judgement.output,
+            "index": list(judgement.index),
+            "got": judgement.got,
+            "expected": judgement.expected,
+            "tolerance": judgement.tolerance,
+        }
+        if trace:
+            r.counterexample["traceback"] = trace
+        r.reproduce = f"{self.reproduce} --case {shlex.quote(str(case))}"
+
+    def conclude(self, single: bool = False) -> None:
+        """The cell's verdict, from the aggregates too."""
+        r = self.result
+        r.inconclusive = sum(self.inconclusive.values())
+        r.refused = dict(self.refused)
+        if self.statistics is not None and self.statistics.n:
+            s = self.statistics
+            r.rms = float(np.sqrt(s.energy[0] / s.n))
+            r.bias = float(s.lean[0] / np.sqrt(np.mean(s.lean[1:] ** 2))) if np.any(s.lean[1:]) else 0.0
+        if r.verdict != "pass":
+            r.examples += r.verdict == "fail"
+            return
+        if not self.tried:
+            r.verdict = "unsupported" if self.unsupported else "inconclusive"
+            r.reason = self.why_unsupported or "no example was judged"
+        elif r.inconclusive > MOST_INCONCLUSIVE * self.tried or not r.examples:
+            why, count = self.inconclusive.most_common(1)[0]
+            r.verdict, r.reason = "inconclusive", f"{r.inconclusive} of {self.tried} examples prove nothing, {count} of them because {why}"
+        elif not single and (blind := self._blind()):
+            r.verdict, r.reason = "inconclusive", f"no example tells a right answer from one made by {blind}"
+        elif not single and self.statistics is not None and (reason := self.statistics.verdict(comparisons=4)):
+            r.verdict, r.reason = "fail", f"over all examples of the cell: {reason}"
+        if self.unsupported and self.why_unsupported not in r.not_exercised:
+            r.not_exercised = (*r.not_exercised, self.why_unsupported)
+
+
+    def _blind(self) -> str:
+        """A trivially wrong answer that no example of a large cell has refused."""
+        if self.cell.property not in ("forward", "gradient") or self.result.examples < ENOUGH_TO_BE_SENSITIVE:
+            return ""
+        op = self.cell.operation
+        arguments = [*op.arrays, *(f"cotangent of {n}" for n in op.outputs if self.cell.property == "gradient")]
+        return next((f"ignoring {a}" for a in arguments if not self.refused[f"ignoring {a}"]), "")
+
+
+def _under_hypothesis() -> bool:
+    from hypothesis import currently_in_test_context
+
+    return currently_in_test_context()
+
+
+def _unsupported(result: Result, reason: str) -> Result:
+    result.verdict, result.reason, result.reproduce = "unsupported", reason, ""
+    return result
+
+
+def _known(cell: Cell, result: Result) -> Result:
+    """A declared defect of the library is shown as known; one that no longer shows must be struck off."""
+    defect = cell.backend.known_defects.get((cell.operation.name, cell.property))
+    if defect is None:
+        return result
+    if result.verdict in ("fail", "error"):
+        result.verdict, result.reason = "known", f"{defect} [{result.reason}]"
+    elif result.verdict == "pass":
+        result.verdict, result.reason = "fail", f"KNOWN_DEFECTS lists a defect that no longer shows: strike it off: {defect}"
+    return result

@@ -1,0 +1,404 @@
+"""The properties of an implementation, each judged on one example. A property is a row of PROPERTIES.
+
+A property takes a backend, a dtype and a case and returns a Judgement; its strategy says which cases it is tried on.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from ..impls import Backend
+from ..spec import FORMATS, OPERATIONS, Operation, format_of
+from ..spec.arithmetic import round_to
+from ..spec.certified import Certified, Undecided, evaluate, precision
+from ..spec.rational import rational
+from ..spec.simulated import Simulated, Simulation
+from .cases import LAYOUTS, SIZES, VALUES, Case, Drawn, cases
+from .judge import Judgement, judge_all, replicate_errors, tolerance_factor
+from .oracle import expect, trivial_answers
+
+SMOOTH = ("normal", "negative", "saturating")
+FINITE_DIFFERENCE_STEP = {"float16": 2.0**-3, "bfloat16": 2.0**-2, "float32": 2.0**-5, "float64": 2.0**-5}
+
+
+@dataclass(frozen=True)
+class Property:
+    """judge(backend, dtype, case) → Judgement, and the strategy that draws its cases."""
+
+    name: str
+    judge: Callable[[Backend, str, Case], Judgement]
+    strategy: Callable[[Operation, tuple[str, ...]], st.SearchStrategy[Case]]
+    needs_gradient: bool = False
+    share: float = 1.0  # of the profile's examples
+    applies: Callable[[Operation], bool] = lambda operation: True
+
+
+def forward(backend: Backend, dtype: str, case: Case) -> Judgement:
+    """The outputs are those of the spec, within the declared arithmetic's tolerance; the inputs are left as they were."""
+    drawn = case.draw(dtype)
+    return _judge_call(
+        backend,
+        dtype,
+        case,
+        drawn,
+        case.operation.function,
+        drawn.arrays,
+        list(case.operation.outputs),
+        lambda: backend.forward(case.operation.name, drawn.arrays, drawn.parameters),
+    )
+
+
+def gradient(backend: Backend, dtype: str, case: Case) -> Judgement:
+    """Every array's gradient is that of the spec's vjp, for random cotangents of every output."""
+    drawn = case.draw(dtype)
+    return _judge_call(
+        backend,
+        dtype,
+        case,
+        drawn,
+        case.operation.vjp,
+        drawn.arrays + drawn.cotangents,
+        ["d" + name for name in case.operation.arrays],
+        lambda: backend.backward(case.operation.name, drawn.arrays, drawn.cotangents, drawn.parameters),
+    )
+
+
+def layout(backend: Backend, dtype: str, case: Case) -> Judgement:
+    """Both of the above for arrays that are transposed, reversed, sliced or off their alignment."""
+    judgement = forward(backend, dtype, case)
+    if judgement.verdict != "pass" or not backend.gradient(case.operation.name):
+        return judgement
+    backward = gradient(backend, dtype, case)
+    return max((judgement, backward), key=lambda j: (j.failed, j.worst))
+
+
+def exact(backend: Backend, dtype: str, case: Case) -> Judgement:
+    """Small integers: every partial sum fits every declared format, so the result has no tolerance at all."""
+    op, drawn, arithmetic = case.operation, case.draw(dtype), backend.arithmetic(case.operation.name, dtype)
+    formats = (arithmetic.storage, arithmetic.intermediates, arithmetic.accumulator, arithmetic.operands)
+    limit = 2.0 ** min(f.p for f in formats)
+    calls = [(op.function, drawn.arrays, op.outputs, lambda: backend.forward(op.name, drawn.arrays, drawn.parameters))]
+    if backend.gradient(op.name):
+        backward = lambda: backend.backward(op.name, drawn.arrays, drawn.cotangents, drawn.parameters)  # noqa: E731
+        calls.append((op.vjp, drawn.arrays + drawn.cotangents, ["d" + name for name in op.arrays], backward))
+    judged = 0
+    for function, arrays, names, call in calls:
+        if _largest_partial_sum(function, arrays, drawn.parameters) > limit:
+            continue
+        truths = function(*(rational(a) for a in arrays), **drawn.parameters)
+        truths = truths if isinstance(truths, tuple) else (truths,)
+        for name, truth, got in zip(names, truths, call(), strict=True):
+            judged += 1
+            expected = round_to(np.asarray(truth).astype(np.float64), arithmetic.storage)
+            if np.shape(got) != expected.shape or np.any(wrong := np.asarray(got).astype(np.float64) != expected):
+                index = tuple(int(i) for i in np.argwhere(wrong)[0]) if np.shape(got) == expected.shape else ()
+                value = float(got[index]) if np.shape(got) == expected.shape else None
+                reason = "not exact, although all partial sums are integers that the formats hold"
+                return Judgement("fail", np.inf, reason, name, index, value, float(expected[index]) if value is not None else None, 0.0)
+    return Judgement("pass" if judged else "inconclusive", reason="" if judged else "partial sums may not fit the format")
+
+
+def finite_difference(backend: Backend, dtype: str, case: Case) -> Judgement:
+    """⟨gradient, δ⟩ = the difference quotient of the backend's own forward along δ, whose truncation error is known.
+
+    The quotient's truncation error is the certified quotient less the certified derivative, both of the forward spec;
+    its noise is the spread of the simulated quotient. The hand-derived vjp takes part only in how noisy gradients are.
+    """
+    op, drawn, arithmetic = case.operation, case.draw(dtype), backend.arithmetic(case.operation.name, dtype)
+    rng = np.random.default_rng([case.seed, 1])
+    gradients = backend.backward(op.name, drawn.arrays, drawn.cotangents, drawn.parameters)
+    if problem := _malformed(gradients, drawn.arrays, op.arrays):
+        return problem
+    ahead, behind, delta = _displaced(drawn.arrays, gradients, dtype, rng)
+    truth = _directional(op, drawn, delta)
+    assume(truth is not None)
+    slope = sum(_dot(g, d) for g, d in zip(gradients, delta, strict=True))
+    quotient, true_quotient, terms = 0.0, 0.0, 0.0
+    quotient_noise: Any = 0.0
+    for arrays, sign in ((ahead, 0.5), (behind, -0.5)):
+        outputs = backend.forward(op.name, arrays, drawn.parameters)
+        if problem := _malformed(outputs, drawn.cotangents, op.outputs):
+            return problem
+        expected = expect(op.function, arrays, drawn.parameters, arithmetic, op.outputs, case.seed + (sign > 0))
+        terms += sum(_dot(np.abs(c), np.abs(y)) * c.size for c, y in zip(drawn.cotangents, outputs, strict=True))
+        quotient += sign * sum(_dot(c, y) for c, y in zip(drawn.cotangents, outputs, strict=True))
+        true_quotient += sign * sum(_dot(c, e.truth.high) + _dot(c, e.truth.low) for c, e in zip(drawn.cotangents, expected, strict=True))
+        quotient_noise = quotient_noise + sign * _noise([e.population for e in expected], drawn.cotangents, rng)
+    populations = Simulation(arithmetic, seed=case.seed + 2).evaluate(op.vjp, drawn.arrays + drawn.cotangents, drawn.parameters)
+    noise = quotient_noise - _noise(populations, delta, rng)
+    spread = float(np.sqrt(np.mean(np.square(noise))))
+    own = FORMATS["float64"].u * terms  # rounding of these very sums
+    allowed = tolerance_factor(1, len(noise) - 1) * spread + own
+    error = (quotient - true_quotient) - (slope - truth)
+    if not np.isfinite(allowed) or 0 < abs(truth) <= allowed:
+        return Judgement("inconclusive", reason="a gradient of zeros would pass")
+    if not abs(error) <= allowed:
+        reason = "the gradient is not the derivative of the backend's own forward: ⟨gradient, δ⟩ against the difference quotient"
+        expected_slope = quotient - true_quotient + truth
+        return Judgement("fail", abs(error) / allowed, reason, got=slope, expected=expected_slope, tolerance=allowed)
+    return Judgement("pass", abs(error) / allowed if error else 0.0)
+
+
+def special(backend: Backend, dtype: str, case: Case) -> Judgement:
+    """NaN and infinities come out where the equation brings them, and nowhere else; −0 is 0."""
+    op, drawn = case.operation, case.draw(dtype)
+    rng = np.random.default_rng([case.seed, 2])
+    name, value = SPECIAL[op.name][int(rng.integers(len(SPECIAL[op.name])))]
+    target = list(op.arrays).index(name)
+    array = drawn.arrays[target]
+    index = tuple(int(rng.integers(n)) for n in array.shape)
+    assume("mask" not in drawn.parameters or name == "q")  # what a masked-out key holds is not read
+    if value == 0.0:
+        array[array == 0] = 0
+        array[rng.random(array.shape) < 0.3] = -0.0
+    else:
+        array[index] = value
+    expectations = expect(
+        op.function,
+        drawn.arrays,
+        drawn.parameters,
+        backend.arithmetic(op.name, dtype),
+        op.outputs,
+        case.seed,
+        certified=False,
+    )
+    judgement = judge_all(expectations, backend.forward(op.name, drawn.arrays, drawn.parameters), {"zeros": [np.zeros(e.truth.shape) for e in expectations]})
+    if judgement.failed:
+        return Judgement(**{**vars(judgement), "reason": f"{name}{list(index)} = {value}: {judgement.reason}"})
+    return Judgement("pass", judgement.worst)
+
+
+SPECIAL: dict[str, list[tuple[str, float]]] = {
+    "dense": [("x", np.nan), ("W", np.nan), ("b", np.nan), ("x", np.inf), ("b", -np.inf), ("x", -0.0)],
+    "mse": [("y_hat", np.nan), ("y", np.nan), ("y_hat", np.inf), ("y", -np.inf), ("y", -0.0)],
+    "softmax": [("x", np.nan), ("x", -np.inf), ("x", -0.0)],
+    "conv2d": [("x", np.nan), ("w", np.nan), ("x", np.inf), ("x", -0.0)],
+    "maxpool2d": [("x", np.nan), ("x", np.inf), ("x", -np.inf), ("x", -0.0)],
+    "rnn": [("x", np.nan), ("h0", np.nan), ("W_hh", np.nan), ("b_y", np.nan), ("x", np.inf), ("x", -0.0)],
+    "lstm": [("x", np.nan), ("h0", np.nan), ("c0", np.nan), ("W_c", np.nan), ("x", -np.inf), ("x", -0.0)],
+    "attention": [("q", np.nan), ("k", np.nan), ("v", np.nan), ("v", np.inf), ("q", -0.0)],
+    "multihead_attention": [("q", np.nan), ("k", np.nan), ("v", np.nan), ("q", -0.0)],
+}
+"""Where the equations define what NaN and infinities give; e.g. +inf in a softmax is ∞/∞, and left open."""
+
+
+def _judge_call(
+    backend: Backend,
+    dtype: str,
+    case: Case,
+    drawn: Drawn,
+    function: Callable[..., Any],
+    arrays: tuple[np.ndarray, ...],
+    names: list[str],
+    call: Callable[[], tuple[Any, ...]],
+) -> Judgement:
+    """Call twice and judge both answers: what only a second call shows (stale or reused memory) shows here."""
+    op = case.operation
+    try:
+        expectations = expect(function, arrays, drawn.parameters, backend.arithmetic(op.name, dtype), names, case.seed)
+    except Undecided as kink:
+        return Judgement("inconclusive", reason=str(kink))
+    truths = [e.truth.high for e in expectations]
+    ignore = np.random.default_rng(crc32(str(case).encode())).permutation(len(arrays))[:2]
+    trivial = trivial_answers(op, function, arrays, drawn.parameters, truths, ignore)
+    inputs = {**dict(zip([*op.arrays, *op.outputs], arrays, strict=False)), **_masks(drawn)}
+    before = {name: a.tobytes() for name, a in inputs.items()}
+    first = call()
+    copies = [np.array(a) for a in first]
+    judgement = judge_all(expectations, copies if _all_arrays(first) else first, trivial)
+    if judgement.failed:
+        return judgement
+    for name, a in inputs.items():
+        if a.tobytes() != before[name]:
+            return Judgement("fail", np.inf, f"input {name} was modified")
+    second = call()
+    for name, a, copy in zip(names, first, copies, strict=True):
+        if a.tobytes() != copy.tobytes():
+            return Judgement("fail", np.inf, "a second call changed what the first had returned", name)
+    if all(a.tobytes() == copy.tobytes() for a, copy in zip(second, copies, strict=True)):
+        return judgement
+    again = judge_all(expectations, second, trivial)
+    if again.failed:
+        return Judgement(**{**vars(again), "reason": f"second call with the same inputs: {again.reason}"})
+    return judgement
+
+
+def _all_arrays(answers: Sequence[Any]) -> bool:
+    return all(isinstance(a, np.ndarray | np.generic) for a in answers)
+
+
+def _masks(drawn: Drawn) -> dict[str, np.ndarray]:
+    return {k: v for k, v in drawn.parameters.items() if isinstance(v, np.ndarray)}
+
+
+def _largest_partial_sum(function: Callable[..., Any], arrays: Sequence[np.ndarray], parameters: dict[str, Any]) -> float:
+    """A bound: sums are largest where all terms have one sign, which one of the sign patterns brings about."""
+    largest = 0.0
+    full = [np.full(a.shape, float(np.max(np.abs(a.astype(np.float64)), initial=1.0))) for a in arrays]
+    for signs in itertools.product((1, -1), repeat=len(arrays)):
+        result = function(*(s * a for s, a in zip(signs, full, strict=True)), **parameters)
+        largest = max([largest, *(float(np.max(np.abs(y))) for y in (result if isinstance(result, tuple) else (result,)))])
+    return 2 * largest  # mse halves its sum at the end
+
+
+def _displaced(arrays: Sequence[np.ndarray], gradients: Sequence[np.ndarray], dtype: str, rng: np.random.Generator):
+    """x + h, x − h as stored, and half the difference of what was stored, in float64 (exact).
+
+    The direction leans to the backend's own gradient, along which a right gradient has the most to show.
+    """
+    ahead, behind, delta = [], [], []
+    for a, g in zip(arrays, gradients, strict=True):
+        real = a.astype(np.float64)
+        size = max(float(np.sqrt(np.mean(real * real))), 2.0**-10)
+        lean = np.sign(np.nan_to_num(np.asarray(g).astype(np.float64)))
+        step = FINITE_DIFFERENCE_STEP[dtype] * size * (lean + rng.standard_normal(a.shape) / 2)
+        ahead.append((real + step).astype(a.dtype))
+        behind.append((real - step).astype(a.dtype))
+        delta.append((ahead[-1].astype(np.float64) - behind[-1].astype(np.float64)) / 2)
+    return tuple(ahead), tuple(behind), delta
+
+
+def _directional(op: Operation, drawn: Drawn, delta: Sequence[np.ndarray]) -> float | None:
+    """The certified derivative of ⟨cotangents, f⟩ along δ, by one-sided differences; None at a kink, where they differ."""
+    bits = 512
+    with precision(bits):
+        step = [Certified.exactly(d) * Certified.exactly(2.0**-100) for d in delta]
+        at = [Certified.exactly(a) for a in drawn.arrays]
+        c = [Certified.exactly(c) for c in drawn.cotangents]
+        values = []
+        for sign in (-1, 0, 1):
+            try:
+                y = evaluate(op.function, [a + sign * s for a, s in zip(at, step, strict=True)], drawn.parameters, bits)
+            except Undecided:
+                return None
+            values.append(sum(np.sum((ci * yi).reshape((-1,)), axis=0) for ci, yi in zip(c, y, strict=True)))
+        left, right = ((values[n + 1] - values[n]) * Certified.exactly(2.0**100) for n in (0, 1))
+        left, right = float(left.values[()]), float(right.values[()])
+    return (left + right) / 2 if abs(left - right) <= 2.0**-60 * (abs(left) + abs(right)) else None
+
+
+def _dot(a: Any, b: Any) -> float:
+    return float(np.sum(np.asarray(a).astype(np.float64) * np.asarray(b).astype(np.float64)))
+
+
+def _noise(populations: Sequence[Simulated], weights: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Per replicate: the weighted sum of its errors."""
+    total = 0.0
+    for population, w in zip(populations, weights, strict=True):
+        errors = replicate_errors(population, rng) * w.astype(np.float64)
+        total = total + np.sum(errors.reshape(len(errors), -1), axis=1)
+    return np.asarray(total)
+
+
+def _malformed(answers: Sequence[Any], like: Sequence[np.ndarray], names) -> Judgement | None:
+    for name, a, b in zip(names, answers, like, strict=True):
+        if np.shape(a) != b.shape:
+            return Judgement("fail", np.inf, f"shape {np.shape(a)}, expected {b.shape}", name)
+    return None
+
+
+def bad_calls(op: Operation, dtype: str) -> Iterator[tuple[str, tuple[np.ndarray, ...], dict[str, Any], str]]:
+    """Calls that must be refused: what is wrong, the arrays, the parameters, and the argument that the error must name."""
+    sizes = {letter: 3 + n % 3 for n, letter in enumerate(SIZES[op.name])}
+    sizes |= {k: 2 for k in ("kH", "kW") if k in sizes}
+    case = Case(op, sizes, parameters={"window": (2, 2)} if "window" in op.required else {})
+    drawn = case.draw(dtype)
+    bound: set[str] = set()
+    for n, (name, letters) in enumerate(op.arrays.items()):
+        array = drawn.arrays[n]
+        replaced = lambda a, n=n: (*drawn.arrays[:n], a, *drawn.arrays[n + 1 :])  # noqa: E731
+        yield f"{name} without its first axis", replaced(array[0]), drawn.parameters, name
+        yield f"{name} with an axis more", replaced(array[None]), drawn.parameters, name
+        for axis, letter in enumerate(letters.split()):
+            if letter in bound or "+" in letter or "*" in letter:
+                longer = np.concatenate([array, array.take([0], axis)], axis)
+                yield f"{name} with {letter} one too large", replaced(longer), drawn.parameters, name
+            bound.add(letter)
+    for name, values in BAD_PARAMETERS.items():
+        if name in op.parameters:
+            for value in values:
+                yield f"{name} = {value}", drawn.arrays, {**drawn.parameters, name: value}, name
+    if "S" in sizes:
+        B, M, S, heads = sizes["B"], sizes["M"], sizes["S"], sizes.get("h", sizes.get("H"))
+        yield "causal with M ≠ S", drawn.arrays, {"causal": True}, "causal"
+        yield "mask of three axes", drawn.arrays, {"mask": np.ones((heads, M, S), bool)}, "mask"
+        yield "mask with a wrong M", drawn.arrays, {"mask": np.ones((B, heads, M + 1, S), bool)}, "mask"
+        yield "mask of numbers", drawn.arrays, {"mask": np.ones((B, heads, M, S), drawn.arrays[0].dtype)}, "mask"
+    if "H" in sizes and "W" in sizes:
+        small = drawn.arrays[0][:, :1, :1]
+        yield "window larger than the image", (small, *drawn.arrays[1:]), drawn.parameters, "window"
+
+
+BAD_PARAMETERS = {
+    "activation": ["no_such", None],
+    "stride": [(0, 1), (1, -1), (1,), "ab", 1.5],
+    "padding": [(-1, 0), (0, 0, 0)],
+    "dilation": [(0, 1), (1, 0.5)],
+    "window": [(0, 2), (2,), (99, 1)],
+    "causal": ["yes"],
+}
+
+
+def bad_input(backend: Backend, dtype: str, operation: Operation) -> Iterator[tuple[str, Judgement]]:
+    """Each bad call, of the function and of its gradient, is answered by a ValueError that names the argument."""
+    for what, arrays, parameters, argument in bad_calls(operation, dtype):
+        calls = {operation.name: lambda a=arrays, p=parameters: backend.forward(operation.name, a, p)}
+        if backend.gradient(operation.name):
+            cotangents = tuple(np.ones((1,) * len(s.replace("()", "").split()), format_of(dtype).dtype) for s in operation.outputs.values())
+            calls[operation.name + "_vjp"] = lambda a=arrays, p=parameters, c=cotangents: backend.backward(operation.name, a, c, p)
+        for name, call in calls.items():
+            yield f"{name}: {what}", _refusal(call, argument)
+
+
+def _refusal(call: Callable[[], Any], argument: str) -> Judgement:
+    try:
+        call()
+    except ValueError as error:
+        if argument in str(error):
+            return Judgement("pass")
+        return Judgement("fail", np.inf, f"the ValueError does not name {argument}: {error}")
+    except Exception as error:  # whatever else it raises is the finding
+        return Judgement("fail", np.inf, f"expected a ValueError that names {argument}, got {type(error).__name__}: {error}")
+    return Judgement("fail", np.inf, f"expected a ValueError that names {argument}, but the call returned")
+
+
+def _any(op: Operation, may: tuple[str, ...]) -> st.SearchStrategy[Case]:
+    return cases(op.name, parameters=may)
+
+
+def _any_smooth_enough(op: Operation, may: tuple[str, ...]) -> st.SearchStrategy[Case]:
+    """Huge logits make a softmax one-hot, and its gradient less than anybody's rounding: they would prove nothing."""
+    return cases(op.name, values=tuple(v for v in VALUES if op.name != "softmax" or v != "huge"), parameters=may)
+
+
+PROPERTIES = {
+    p.name: p
+    for p in (
+        Property("forward", forward, _any),
+        Property("gradient", gradient, _any_smooth_enough, needs_gradient=True),
+        Property(
+            "finite_difference",
+            finite_difference,
+            lambda op, may: cases(op.name, values=SMOOTH, parameters=may, most=512),
+            needs_gradient=True,
+            share=0.5,
+        ),
+        Property(
+            "exact",
+            exact,
+            lambda op, may: cases(op.name, values=("integers",), parameters=may, most=48).filter(
+                lambda case: op.polynomial(**{k: v for k, v in case.parameters.items()})
+            ),
+            share=0.5,
+            applies=lambda op: op.polynomial() and not op.recurrent,
+        ),
+        Property("layout", layout, lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512), share=0.5),
+        Property("special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.5),
+    )
+}

@@ -1,0 +1,226 @@
+"""What is printed and written of judged cells: the matrix in the terminal, and JSON, HTML and Markdown reports."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jinja2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .conformance import VERDICTS, Result
+from .judge import SUITE_EXAMPLES, SUITE_FALSE_ALARM
+
+SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "inconclusive": "?", "unsupported": "–", "error": "!"}
+COLOURS = {"pass": "green", "fail": "red", "known": "yellow", "inconclusive": "magenta", "unsupported": "dim", "error": "red"}
+MAIN = ("forward", "gradient")
+
+
+class Report:
+    """Results, written after each one, so that an interrupted run leaves a complete file."""
+
+    def __init__(self, environment: dict[str, Any], paths: list[Path]):
+        self.environment, self.paths = environment, paths
+        self.results: list[Result] = []
+        self.write()
+
+    def add(self, result: Result) -> None:
+        self.results.append(result)
+        self.write(only=".json")
+
+    def write(self, only: str | None = None) -> None:
+        for path in self.paths:
+            if only in (None, path.suffix):
+                partial = path.with_name(path.name + ".partial")
+                partial.write_text(self.WRITERS[path.suffix](self), encoding="utf-8")
+                os.replace(partial, path)
+
+    def json(self) -> str:
+        cells = [_plain(asdict(r)) for r in self.results]
+        return json.dumps({"opspec": 1, "environment": self.environment, "cells": cells}, indent=1, ensure_ascii=False, allow_nan=False)
+
+    def markdown(self) -> str:
+        lines = ["# Conformance", "", summary(self.results), ""]
+        for impl, (properties, dtypes, rows) in _tables(self.results).items():
+            lines += [f"## {impl}", "", "| operation | property | " + " | ".join(dtypes) + " |", "|---" * (2 + len(dtypes)) + "|"]
+            lines += [f"| {op} | {p} | " + " | ".join(_word(by_dtype.get(d)) for d in dtypes) + " |" for (op, p), by_dtype in rows.items()]
+            lines.append("")
+        for r in self.results:
+            if r.verdict in ("fail", "error", "inconclusive", "known"):
+                lines += [f"### {r.impl} · {r.op} · {r.dtype} · {r.property}: {r.verdict}", "", "```", explain(r), "```", ""]
+        lines += [f"- {key}: {value}" for key, value in self.environment.items()]
+        return "\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        template = jinja2.Environment(autoescape=True).from_string(_HTML)
+        tables = {impl: (dtypes, rows) for impl, (_, dtypes, rows) in _tables(self.results).items()}
+        remarkable = [(r, explain(r)) for r in self.results if r.verdict in ("fail", "error", "inconclusive", "known")]
+        return template.render(tables=tables, summary=summary(self.results), symbols=SYMBOLS, remarkable=remarkable, environment=self.environment, word=_word)
+
+    WRITERS: ClassVar = {".json": json, ".md": markdown, ".html": html}
+
+
+def environment(config: Any, seed: int) -> dict[str, Any]:
+    """Where and how a run was made."""
+    names = ("opspec", "numpy", "torch", "triton", "python-flint", "ml_dtypes", "hypothesis", "pytest")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": _device(),
+        "versions": ", ".join(f"{n} {v}" for n in names if (v := _version(n))),
+        "profile": config.option.hypothesis_profile,
+        "seed": seed,
+        "false_alarm": f"{SUITE_FALSE_ALARM:g} in {SUITE_EXAMPLES:,} examples",
+    }
+
+
+def explain(result: Result) -> str:
+    """A failure in words: index, got, expected, tolerance, and the line that reproduces it."""
+    lines = [f"{result.impl} · {result.op} · {result.dtype} · {result.property}: {result.verdict}"]
+    found = result.counterexample
+    if found and found.get("expected") is not None:
+        where = f"{found['output']}[{', '.join(map(str, found['index']))}]" if found["output"] else "result"
+        line = f"{where} = {found['got']!r}, but should be {found['expected']!r}"
+        if found["tolerance"] is not None:
+            line += f" ± {found['tolerance']:.3g} ({result.worst:.3g} times the tolerance)"
+        lines.append(line)
+    output = f" (output {found['output']})" if found and found["output"] else ""
+    lines.append(f"reason: {result.reason}{output}")
+    if found:
+        lines.append(f"case: {found['case']}")
+        if "traceback" in found:
+            lines.append(found["traceback"].rstrip())
+    if result.reproduce:
+        lines.append(f"reproduce: {result.reproduce}")
+    return "\n".join(lines)
+
+
+def summary(results: list[Result]) -> str:
+    counts = {v: sum(r.verdict == v for r in results) for v in VERDICTS}
+    words = ", ".join(f"{n} {v}" for v, n in counts.items() if n)
+    return f"{len(results)} cells: {words}; {sum(r.examples for r in results):,} examples judged"
+
+
+def matrix(results: list[Result], file: Any) -> None:
+    """One table per backend: verdict, worst error over tolerance and examples judged; the lesser properties on a line."""
+    terminal = file.isatty()
+    console = Console(file=file, width=None if terminal else 120, no_color=None if terminal else True, highlight=False)
+    for impl, (properties, dtypes, rows) in _tables(results).items():
+        table = Table(title=impl, title_justify="left", header_style="bold")
+        for heading in ("operation", "property", *dtypes):
+            table.add_column(heading, no_wrap=True)
+        more = [p for p in properties if p not in MAIN]
+        for op in dict.fromkeys(op for op, _ in rows):
+            for name in MAIN:
+                if by_dtype := rows.get((op, name)):
+                    table.add_row(op if name == MAIN[0] else "", name, *(_entry([by_dtype.get(d)]) for d in dtypes))
+            found = [rows[op, p] for p in more if (op, p) in rows]
+            if found:
+                table.add_row("", f"{len(found)} more", *(_entry([by.get(d) for by in found], short=True) for d in dtypes))
+            table.add_section()
+        console.print(table)
+        if more:
+            console.print(f"more: {', '.join(more)}, in this order", soft_wrap=True)
+    console.print("entries: verdict, worst error over tolerance, examples judged", soft_wrap=True)
+    console.print(" · ".join(f"{s} {v}" for v, s in SYMBOLS.items()), soft_wrap=True)
+    console.print(summary(results), soft_wrap=True)
+
+
+def _entry(results: list[Result | None], short: bool = False) -> Text:
+    """Coloured: one result in full, or the verdicts of several and their examples."""
+    text = Text()
+    for r in filter(None, results):
+        text.append(SYMBOLS[r.verdict] if short else _word(r), style=COLOURS[r.verdict])
+    if short:
+        text.append(f"{sum(r.examples for r in results if r):>{14 - len(text)}}")
+    return text
+
+
+def _tables(results: Iterable[Result]) -> dict[str, tuple[list[str], list[str], dict[tuple[str, str], dict[str, Result]]]]:
+    """Per backend: properties, dtypes, and the results by (operation, property) and dtype."""
+    tables: dict[str, tuple[list[str], list[str], dict]] = {}
+    for r in results:
+        properties, dtypes, rows = tables.setdefault(r.impl, ([], [], {}))
+        for known, name in ((properties, r.property), (dtypes, r.dtype)):
+            if name not in known:
+                known.append(name)
+        rows.setdefault((r.op, r.property), {})[r.dtype] = r
+    return tables
+
+
+def _word(result: Result | None) -> str:
+    if result is None:
+        return ""
+    if result.verdict not in ("pass", "fail"):
+        return f"{SYMBOLS[result.verdict]} {result.verdict}"
+    worst = f"{result.worst:.2f}" if result.worst < 100 else f"{result.worst:.0e}".replace("inf", "∞")
+    return f"{SYMBOLS[result.verdict]} {worst:>5} {result.examples:>5}"
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinities: they become strings."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else str(value)
+    return value
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, no GPU used"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+_HTML = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>opspec conformance</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1a1a1a }
+table { border-collapse: collapse; margin: 1rem 0 2rem } th, td { padding: .2rem .8rem; text-align: left }
+th { border-bottom: 2px solid #888 } tr.first td { border-top: 1px solid #ccc }
+td.verdict { font-variant-numeric: tabular-nums; white-space: pre; font-family: ui-monospace, monospace; font-size: 13px }
+.pass { background: #e4f5e4 } .fail, .error { background: #fbdcdc } .known { background: #fdf3d0 }
+.inconclusive { background: #f0e2f7 } .unsupported { color: #888 }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto } dt { font-weight: 600 }
+</style>
+<h1>Conformance</h1>
+<p>{{ summary }}.</p>
+<p>Each entry: verdict, worst error over tolerance, examples judged.
+{% for verdict, symbol in symbols.items() %}<span class="{{ verdict }}">&nbsp;{{ symbol }} {{ verdict }}&nbsp;</span> {% endfor %}</p>
+{% for impl, (dtypes, rows) in tables.items() %}
+<h2>{{ impl }}</h2>
+<table><tr><th>operation<th>property{% for d in dtypes %}<th>{{ d }}{% endfor %}</tr>
+{% set seen = namespace(op="") %}
+{% for (op, property), by_dtype in rows.items() %}
+<tr{% if op != seen.op %} class="first"{% endif %}><td>{{ op if op != seen.op else "" }}<td>{{ property }}
+{% for d in dtypes %}{% set r = by_dtype.get(d) %}<td class="verdict {{ r.verdict if r else "" }}" title="{{ r.reason if r else "" }}">{{ word(r) }}{% endfor %}</tr>
+{% set seen.op = op %}{% endfor %}
+</table>
+{% endfor %}
+{% for r, text in remarkable %}<h3 id="{{ r.impl }}-{{ r.op }}-{{ r.dtype }}-{{ r.property }}">{{ r.impl }} · {{ r.op }} · {{ r.dtype }} · {{ r.property }}</h3>
+<pre>{{ text }}</pre>
+{% endfor %}
+<h2>Environment</h2>
+<dl>{% for key, value in environment.items() %}<dt>{{ key }}<dd>{{ value }}{% endfor %}</dl>
+</html>
+"""

@@ -1,0 +1,7 @@
+"""The conformance matrix: each cell of backend × operation × dtype × property is a test."""
+
+from opspec.tests.plugin import conclude
+
+
+def test_conforms(cell, suite):
+    conclude(suite.judge(cell))
