@@ -74,6 +74,7 @@ class Arithmetic:
     intermediates   format to which every computed value is rounded (default: float32 for the 16-bit formats, else
                     the storage format)
     accumulator     format in which sums and products are accumulated (default: the intermediates', at least float32)
+    sums            format to which a finished sum, of a matrix product too, is rounded (default: the intermediates')
     operands        format to which the operands of products are rounded first (default: the intermediates')
     function_ulps   bound on the error of exp and tanh, in units in the last place of the intermediates
     rounding        of the accumulator's additions: "nearest" or "truncate"
@@ -85,6 +86,7 @@ class Arithmetic:
     storage: Any
     intermediates: Any = None
     accumulator: Any = None
+    sums: Any = None
     operands: Any = None
     function_ulps: float = 2.0
     rounding: str = "nearest"
@@ -100,6 +102,7 @@ class Arithmetic:
             ("storage", storage),
             ("intermediates", intermediates),
             ("accumulator", accumulator),
+            ("sums", format_of(self.sums) if self.sums else intermediates),
             ("operands", operands),
         ):
             object.__setattr__(self, name, value)

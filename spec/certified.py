@@ -75,18 +75,22 @@ class Certified(NumberArray):
             return NotImplemented
         return self.wrap(ufunc(*values))
 
-    def ball(self) -> Ball:
-        """Midpoints in two float64 parts, and radii that cover what the two parts leave."""
+    def ball(self, parts: int = 2) -> Ball:
+        """Midpoints in one or two float64 parts, and radii that cover what the parts leave."""
         flat = self.values.reshape(-1)
         high = np.array([float(x) for x in flat])
-        low, radius = np.zeros(flat.size), np.zeros(flat.size)
-        for n, x in enumerate(flat):
-            if not x.is_finite():
-                radius[n] = np.inf
-            elif np.isfinite(high[n]):
-                rest = x - high[n]
-                low[n] = float(rest)
-                radius[n] = np.nextafter(float((rest - low[n]).abs_upper()), np.inf) if not rest == low[n] else 0.0
+        low = np.zeros(flat.size)
+        if parts == 1:
+            radius = np.array([float(x.rad()) for x in flat]) * (1 + 2.0**-20) + np.abs(high) * 2.0**-53 + 5e-324
+        else:
+            radius = np.zeros(flat.size)
+            for n, x in enumerate(flat):
+                if np.isfinite(high[n]):
+                    rest = x - high[n]
+                    low[n] = float(rest)
+                    radius[n] = 0.0 if rest == low[n] else np.nextafter(float((rest - low[n]).abs_upper()), np.inf)
+        for n in np.flatnonzero(~np.isfinite(high)):  # beyond float64, or a ball that spans everything
+            radius[n] = 0.0 if flat[n].is_finite() else np.inf
         return Ball(*(part.reshape(self.values.shape) for part in (high, low, radius)))
 
 
@@ -94,22 +98,24 @@ def certify(
     function: Callable[..., Any],
     arrays: Sequence[Any],
     parameters: dict[str, Any],
-    enough: Callable[[int, Ball], bool] = lambda n, ball: True,
+    enough: Callable[[int, Ball], bool] | None = None,
     bits: int = 128,
     most: int = 1 << 14,
 ) -> tuple[Ball, ...]:
     """The balls of every output of `function` at exactly these finite arrays.
 
-    The precision starts at `bits` and doubles until every comparison is decided and enough(n, ball) holds for every
-    output n. Raises Undecided where `most` bits do not suffice.
+    The precision starts at `bits` and doubles until every comparison is decided and enough(n, ball), where it is given,
+    holds for every output n; a midpoint has one float64 part where that is enough, else two. Raises Undecided where
+    `most` bits do not suffice.
     """
     while True:
         try:
             outputs = evaluate(function, arrays, parameters, bits)
             with precision(2 * bits):  # so that splitting a midpoint does not widen it
-                balls = tuple(y.ball() for y in outputs)
-            if all(enough(n, ball) for n, ball in enumerate(balls)):
-                return balls
+                for parts in (1, 2) if enough else (2,):
+                    balls = tuple(y.ball(parts) for y in outputs)
+                    if enough is None or all(enough(n, ball) for n, ball in enumerate(balls)):
+                        return balls
         except Undecided:
             pass
         bits *= 2

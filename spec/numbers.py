@@ -34,6 +34,10 @@ class NumberArray(np.lib.mixins.NDArrayOperatorsMixin):
         """The same system's array with these values, whose entries come from the sources."""
         raise NotImplementedError
 
+    def relaid(self, function, *others: Any) -> "NumberArray":
+        """The same entries, of this and other arrays, laid out anew by a function of their values."""
+        return self.wrap(function(*(self.raise_to(a) for a in (self, *others))), self, *others)
+
     def constant(self, number: int) -> "NumberArray":
         """An exact scalar of the same system."""
         raise NotImplementedError
@@ -52,7 +56,7 @@ class NumberArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     @property
     def mT(self):
-        return self.wrap(self.values.swapaxes(-1, -2), self)
+        return self.relaid(lambda v: v.swapaxes(-1, -2))
 
     def __len__(self) -> int:
         return self.values.shape[self.lead]
@@ -61,14 +65,14 @@ class NumberArray(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index):
-        index = index if isinstance(index, tuple) else (index,)
-        return self.wrap(self.values[(slice(None),) * self.lead + index], self)
+        index = (slice(None),) * self.lead + (index if isinstance(index, tuple) else (index,))
+        return self.relaid(lambda v: v[index])
 
     def reshape(self, shape):
-        return self.wrap(self.values.reshape(self.values.shape[: self.lead] + tuple(int(n) for n in shape)), self)
+        return self.relaid(lambda v: v.reshape(v.shape[: self.lead] + tuple(int(n) for n in shape)))
 
     def swapaxes(self, a: int, b: int):
-        return self.wrap(self.values.swapaxes(self.axis(a), self.axis(b)), self)
+        return self.relaid(lambda v: v.swapaxes(self.axis(a), self.axis(b)))
 
     def axis(self, axis):
         """Where an axis, or several, that the spec names lies in `values`."""
@@ -88,31 +92,39 @@ def align(*arrays: np.ndarray, lead: int) -> list[np.ndarray]:
     return [a.reshape(a.shape[:lead] + (1,) * (ndim - a.ndim) + a.shape[lead:]) for a in arrays]
 
 
-def _system(arrays) -> NumberArray:
+def system_of(arrays) -> NumberArray:
     return next(a for a in arrays if isinstance(a, NumberArray))
 
 
 def _join(function):
     def join(arrays, axis=0):
         arrays = list(arrays)
-        system = _system(arrays)
-        values = [system.raise_to(a) for a in arrays]
-        leads = np.broadcast_shapes(*(v.shape[: system.lead] for v in values))
-        values = [np.broadcast_to(v, leads + v.shape[system.lead :]) for v in values]
-        return system.wrap(function(values, axis=system.axis(axis)), *arrays)
+        system = system_of(arrays)
+        lead = system.lead
+
+        def joined(*values):
+            leads = np.broadcast_shapes(*(v.shape[:lead] for v in values))
+            return function([np.broadcast_to(v, leads + v.shape[lead:]) for v in values], axis=system.axis(axis))
+
+        first = arrays[0] if isinstance(arrays[0], NumberArray) else system.wrap(system.raise_to(arrays[0]))
+        return first.relaid(joined, *arrays[1:])
 
     return join
 
 
 def _pad(array, widths):
     """Zeros around the array; np.pad would put plain numbers among the system's."""
-    zero = array.raise_to(0)
+    zero = array.raise_to(0).reshape(-1)[0]
     widths = [(0, 0)] * array.lead + [(int(a), int(b)) for a, b in widths]
-    shape = tuple(n + a + b for n, (a, b) in zip(array.values.shape, widths, strict=True))
-    padded = np.empty(shape, array.values.dtype)
-    padded[...] = zero.reshape(-1)[0]
-    padded[tuple(slice(a, n - b) for n, (a, b) in zip(shape, widths, strict=True))] = array.values
-    return array.wrap(padded, array)
+
+    def padded(values):
+        shape = tuple(n + a + b for n, (a, b) in zip(values.shape, widths, strict=True))
+        result = np.empty(shape, values.dtype)
+        result[...] = zero
+        result[tuple(slice(a, n - b) for n, (a, b) in zip(shape, widths, strict=True))] = values
+        return result
+
+    return array.relaid(padded)
 
 
 FUNCTIONS = {
@@ -121,5 +133,5 @@ FUNCTIONS = {
     np.pad: _pad,
     np.sum: lambda a, axis, keepdims=False: a.sum(axis, keepdims),
     np.max: lambda a, axis, keepdims=False: a.max(axis, keepdims),
-    np.where: lambda where, a, b: _system((where, a, b)).select(where, a, b),  # type: ignore[attr-defined]
+    np.where: lambda where, a, b: system_of((where, a, b)).select(where, a, b),  # type: ignore[attr-defined]
 }

@@ -6,30 +6,35 @@ Replicate 0 is unperturbed (float64). After each operation every other replicate
 - exp, tanh: uniform in ± function_ulps·u, twice: once for every element and once for the whole replicate, because a
   library's error is a deterministic function of its input;
 - a sum of n terms pᵢ in any order: normal noise of variance u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums'
-  rounding errors for terms of random sign (first part) and of one sign (second); a product adds u²/3 · Σpᵢ²;
+  rounding errors for terms of random sign (first part) and of one sign (second); a product adds u²/3 · Σpᵢ². A sum
+  stays open while it is added to: x W + b is one sum, whose accumulator may have started at b;
 - truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate;
 - operands of products: rounded first, where the declared operand format is coarser than theirs;
 - below the smallest normal number: half the subnormal spacing, absolute; or 0, where the arithmetic flushes;
 - beyond the largest number: infinity.
 
+The last rounding of a result is its storage's, which the judge knows to be half an ulp: it is no noise (`before`).
+
 A comparison at a kink that the noise could decide either way is decided either way, by a coin, so that the population
-holds both branches. Perturbations of float64 would vanish in float64: they are magnified, and the spread is divided by
-the same factor; its population is the first-order one.
+holds both branches. Perturbations of float64 would vanish in float64: they are magnified, and the deviations divided
+by the same factor, which is right to the first order; where they leave it, the noise is kept as it is, coarse but honest.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from .arithmetic import Arithmetic, Format
 from .numbers import NumberArray, align
+from .numbers import system_of as _system
 
 REPLICATES = 32
 MAGNIFICATION = 2.0**12  # of float64's u, which leaves 12 bits below it to resolve the noise
+COARSE = 2.0  # of float64's u, so that at least half of the perturbations move a number, by one ulp
 LINEAR_WITHIN = 2.0**-4  # of the output's size: how large a magnified spread is taken for proportional to the noise
 UNDECIDED_WITHIN = 12.0  # standard deviations from a kink within which both branches are possible
 
@@ -38,22 +43,22 @@ UNDECIDED_WITHIN = 12.0  # standard deviations from a kink within which both bra
 class Simulation:
     """One evaluation in a declared arithmetic: the number of its replicates and the source of its noise.
 
-    first_order becomes False where magnified noise passes a function that is not linear over it: the spread is then
-    not scaled back, which makes the tolerance too wide instead of too narrow.
+    The noise is `magnification` times the arithmetic's, and deviations are divided by `reduction`. first_order becomes
+    False where magnified noise passes a function that is not linear over it.
     """
 
     arithmetic: Arithmetic
     replicates: int = REPLICATES
     seed: int = 0
+    magnification: float = field(default=1.0, init=False)
+    reduction: float = field(default=1.0, init=False)
     first_order: bool = field(default=True, init=False)
     rng: np.random.Generator = field(init=False, repr=False)
 
     def __post_init__(self):
         self.rng = np.random.default_rng(self.seed)
-
-    @property
-    def magnification(self) -> float:
-        return MAGNIFICATION if self.arithmetic.intermediates.p > 40 else 1.0
+        if self.arithmetic.intermediates.p > 40:
+            self.magnification = self.reduction = MAGNIFICATION
 
     def u(self, fmt: Format) -> float:
         return fmt.u * self.magnification
@@ -66,7 +71,11 @@ class Simulation:
         """The outputs of a spec, as a tuple, in this arithmetic."""
         with np.errstate(all="ignore"):
             y = function(*(self.exactly(a) for a in arrays), **parameters)
-        return y if isinstance(y, tuple) else (y,)
+            outputs = y if isinstance(y, tuple) else (y,)
+            if self.reduction > 1 and not (self.first_order and all(y.small() for y in outputs)):
+                self.magnification, self.reduction = COARSE, 1.0
+                return self.evaluate(function, arrays, parameters)
+        return outputs
 
     def uniform(self, shape: tuple[int, ...]) -> np.ndarray:
         return self._draw(_uniform_pool(), shape)
@@ -93,10 +102,19 @@ class Simulated(NumberArray):
 
     lead: ClassVar[int] = 1
 
-    def __init__(self, values: np.ndarray, simulation: Simulation, fmt: Format):
+    def __init__(
+        self,
+        values: np.ndarray,
+        simulation: Simulation,
+        fmt: Format,
+        before: np.ndarray | None = None,
+        terms: "Terms | None" = None,
+    ):
         self.values = values
         self.simulation = simulation
         self.format = fmt
+        self.before = before  # the last rounding, where there was one
+        self.terms = terms  # of the sum that this is, while it is open
 
     @property
     def exact(self) -> bool:
@@ -104,18 +122,31 @@ class Simulated(NumberArray):
         return self.values.shape[0] == 1 and self.format.p <= self.simulation.arithmetic.storage.p
 
     def deviations(self) -> np.ndarray:
-        """Each perturbed replicate less the unperturbed one: [K − 1, *shape]."""
-        if self.values.shape[0] == 1:
-            return np.zeros((self.simulation.replicates - 1, *self.values.shape[1:]))
+        """Each perturbed replicate less the unperturbed one, before it is stored: [K − 1, *shape]."""
+        values = self.values
+        if self.before is not None and self.format.p <= self.simulation.arithmetic.storage.p:
+            values = self.before
+        if values.shape[0] == 1:
+            return np.zeros((self.simulation.replicates - 1, *values.shape[1:]))
         with np.errstate(invalid="ignore"):
-            d = self.values[1:] - self.values[:1]
-            if self.simulation.magnification > 1 and self.simulation.first_order:
-                d = np.where(_is_small(d, self.values[0]), d / self.simulation.magnification, d)
-            return d
+            return (values[1:] - values[:1]) / self.simulation.reduction
 
     def spread(self) -> np.ndarray:
         """Root mean square of the deviations."""
         return _root_mean_square(self.deviations())
+
+    def small(self) -> bool:
+        """Whether the deviations, before they are divided, are small against the array."""
+        return bool(np.all(_is_small(self.deviations() * self.simulation.reduction, self.values[0])))
+
+    def relaid(self, function, *others):
+        arrays = (self, *others)
+        before = None
+        if any(a.before is not None for a in arrays if isinstance(a, Simulated)):
+            before = function(*(self.raise_to(a) if getattr(a, "before", None) is None else a.before for a in arrays))
+        laid = self.wrap(function(*(self.raise_to(a) for a in arrays)), *arrays)
+        laid.before = before
+        return laid
 
     def wrap(self, values, *sources):
         formats = [s.format for s in sources if isinstance(s, Simulated)] or [self.format]
@@ -130,10 +161,10 @@ class Simulated(NumberArray):
     def select(self, where, a, b):
         where_, a_, b_ = align(*(self.raise_to(x) for x in (where, a, b)), lead=1)
         values = np.where(where_, a_, b_)
-        if isinstance(where, Simulated) and self.simulation.magnification > 1 and values.shape[0] > 1:
+        if isinstance(where, Simulated) and self.simulation.reduction > 1 and values.shape[0] > 1:
             # the other branch is a whole difference away, not a magnified one
             flipped = where_ != where_[:1]
-            values = np.where(flipped, values[:1] + self.simulation.magnification * (values - values[:1]), values)
+            values = np.where(flipped, values[:1] + self.simulation.reduction * (values - values[:1]), values)
         return self.wrap(values, a, b)
 
     def max(self, axis, keepdims):
@@ -144,67 +175,108 @@ class Simulated(NumberArray):
         total = np.sum(self.values, axis=axis, keepdims=keepdims)
         count = np.count_nonzero(first, axis=axis, keepdims=keepdims)
         unit = _unit(first)
-        squares = np.sum(np.square(first / unit), axis=axis, keepdims=keepdims)
-        return self._accumulated(total, count, squares, unit, products=0)
+        terms = Terms(count, unit * np.sqrt(np.sum(np.square(first / unit), axis=axis, keepdims=keepdims)))
+        result = self._summed(total, terms, terms.deviation(total[:1]))
+        if self._may_overflow(unit * np.max(count, initial=0)):
+            result._overflow_underway(np.sum(np.abs(first), axis=axis, keepdims=keepdims))
+        return result
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if method != "__call__" or kwargs:
             return NotImplemented
         if ufunc is np.matmul:
             return self._matmul(*inputs)
+        if ufunc in (np.add, np.subtract) and any(isinstance(i, Simulated) and i.terms for i in inputs):
+            return self._added(ufunc, *inputs)
         values = align(*(self.raise_to(i) for i in inputs), lead=1)
         if ufunc in _COMPARISONS:
             return self._compare(ufunc, *values)
+        if ufunc in (np.multiply, np.divide) and any(_scales_exactly(i) for i in inputs[ufunc is np.divide :]):
+            array = _system(inputs)
+            return array.relaid(lambda v: ufunc(*(v if i is array else i for i in inputs)))
+        if ufunc in _EXACT:
+            return self.wrap(ufunc(*values), *inputs)
         result = ufunc(*values)
-        if ufunc in _EXACT or (ufunc in (np.multiply, np.divide) and any(_scales_exactly(i) for i in inputs)):
-            return self.wrap(result, *inputs)
         if ufunc in _FUNCTIONS:
-            if self.simulation.magnification > 1 and not np.all(_is_small(result[1:] - result[:1], result[0])):
+            if self.simulation.reduction > 1 and not np.all(_is_small(result[1:] - result[:1], result[0])):
                 self.simulation.first_order = False
             return self._rounded(result, self.simulation.arithmetic.function_ulps, ufunc.__name__)
         return self._rounded(result) if ufunc in _ROUNDED else NotImplemented
 
-    def _rounded(self, result: np.ndarray, ulps: float = 1.0, function: str = "") -> "Simulated":
-        """One rounding to the intermediates' format, or a function's error in its units in the last place."""
-        simulation, fmt = self.simulation, self.simulation.arithmetic.intermediates
-        shape = (simulation.replicates - 1,) + result.shape[1:]
+    def _rounded(self, result: np.ndarray, ulps: float = 1.0, function: str = "", fmt: Format | None = None) -> "Simulated":
+        """One rounding to the intermediates' (or a given) format, or a function's error in its units in the last place."""
+        simulation = self.simulation
+        fmt = fmt or simulation.arithmetic.intermediates
+        shape = (simulation.replicates - 1, *result.shape[1:])
         noise = simulation.uniform(shape)
         if function:
             noise = noise + simulation.common(function, result.ndim - 1)
-        return self._stored(result, noise * (ulps * simulation.u(fmt)) * result[-shape[0] :], fmt)
+        rounded = self._stored(result, noise * (ulps * simulation.u(fmt)) * result[-shape[0] :], fmt)
+        rounded.before = None if function else result
+        return rounded
 
     def _matmul(self, a, b) -> "Simulated":
         a_, b_ = align(self._operand(a), self._operand(b), lead=1)
         a0, b0 = a_[:1], b_[:1]
         unit_a, unit_b = _unit(a0), _unit(b0)
         count = (a0 != 0).astype(np.float64) @ (b0 != 0).astype(np.float64)
-        squares = np.square(a0 / unit_a) @ np.square(b0 / unit_b)
-        return self._accumulated(a_ @ b_, count, squares, unit_a * unit_b, products=1)
+        terms = Terms(count, unit_a * unit_b * np.sqrt(np.square(a0 / unit_a) @ np.square(b0 / unit_b)))
+        total = a_ @ b_
+        result = self._summed(total, terms, np.hypot(terms.root, terms.deviation(total[:1])))
+        if self._may_overflow(unit_a * unit_b * np.max(count, initial=0)):
+            result._overflow_underway(np.abs(a0) @ np.abs(b0))
+        return result
 
     def _operand(self, x) -> np.ndarray:
         operands = self.simulation.arithmetic.operands
         values = self.raise_to(x)
         if not isinstance(x, Simulated) or x.format.p <= operands.p:
             return values
-        noise = self.simulation.uniform((self.simulation.replicates - 1,) + values.shape[1:]) * self.simulation.u(operands)
-        return self._stored(values, noise * values[-noise.shape[0] :], operands).values
+        return self._rounded(values, fmt=operands).values
 
-    def _accumulated(
-        self, total: np.ndarray, count: np.ndarray, squares: np.ndarray, unit: float, products: int
-    ) -> "Simulated":
-        """The noise of a sum with `count` nonzero terms of which `squares` is the sum of squares, in `unit`²."""
+    def _added(self, ufunc, a, b) -> "Simulated":
+        """An open sum that goes on: its order is as free as if all terms had been there from the start."""
+        arithmetic = self.simulation.arithmetic
+        summands = []
+        for x in (a, b):
+            if isinstance(x, Simulated) and x.terms:
+                summands += [x.before if x.format is not arithmetic.accumulator else x.values, x.terms.count, x.terms.root]
+            else:
+                values = self.raise_to(x)
+                summands += [values, (values[:1] != 0).astype(np.float64), np.abs(values[:1])]
+        va, na, ra, vb, nb, rb = align(*summands, lead=1)
+        total = ufunc(va, vb)
+        terms, first = Terms(na + nb, np.hypot(ra, rb)), total[:1]
+        known = np.hypot(Terms(na, ra).deviation(va[:1]), Terms(nb, rb).deviation(vb[:1]))
+        with_all = np.maximum(terms.deviation(first), np.abs(first))
+        unit = _unit(with_all)
+        more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(first / unit)))
+        return self._summed(total, terms, more)
+
+    def _summed(self, total: np.ndarray, terms: "Terms", deviation: np.ndarray) -> "Simulated":
+        """An open sum: noise of this standard deviation, in u/√3 of the accumulator; then the rounding of sums."""
         simulation, arithmetic = self.simulation, self.simulation.arithmetic
-        fmt, narrow = arithmetic.accumulator, arithmetic.intermediates
-        additions = np.maximum(count - 1, 0)
-        first = total[:1]
-        variance = squares * (products + additions / 2) + np.square(first / unit) * (additions / 3)
-        noise = simulation.normal((simulation.replicates - 1,) + total.shape[1:])
-        noise = noise * (simulation.u(fmt) / np.sqrt(3) * unit * np.sqrt(variance))
+        fmt = arithmetic.accumulator
+        noise = simulation.normal((simulation.replicates - 1, *total.shape[1:])) * (simulation.u(fmt) / np.sqrt(3) * deviation)
         if arithmetic.rounding == "truncate":
             lost = (1 + simulation.common("truncate", total.ndim - 1)) / 2
-            noise = noise - lost * simulation.u(fmt) * additions * first
+            noise = noise - lost * simulation.u(fmt) * np.maximum(terms.count - 1, 0) * total[:1]
         result = self._stored(total, noise, fmt)
-        return result._rounded(result.values) if narrow.p < fmt.p else result
+        if arithmetic.sums.p < fmt.p:
+            result = self._rounded(result.values, fmt=arithmetic.sums)
+        result.terms = terms
+        return result
+
+    def _may_overflow(self, bound: float) -> bool:
+        return not bound < self.simulation.arithmetic.accumulator.largest / 2
+
+    def _overflow_underway(self, magnitude: np.ndarray) -> None:
+        """Where terms of both signs could overflow before they cancel, an order of summation decides: not a number."""
+        total = np.abs(self.values[:1])
+        undefined = (magnitude > self.simulation.arithmetic.accumulator.largest / 2) & (total < magnitude * (1 - 2.0**-20))
+        for values in (self.values, self.before):
+            if values is not None and values.shape[0] > 1:
+                values[1:] = np.where(undefined, np.nan, values[1:])
 
     def _stored(self, result: np.ndarray, noise: np.ndarray, fmt: Format) -> "Simulated":
         """Noise added to every replicate but the first, and the ends of the format's range."""
@@ -231,11 +303,23 @@ class Simulated(NumberArray):
         if truth.shape[0] == 1:
             return truth[0]
         d = a - b
-        spread = _root_mean_square(d[1:] - d[:1]) / self.simulation.magnification
+        spread = _root_mean_square(d[1:] - d[:1]) / self.simulation.reduction
         open_ = (np.abs(d[0]) <= UNDECIDED_WITHIN * spread) & (spread > 0)
         coins = self.simulation.uniform(truth.shape) > 0
         coins[0] = truth[0]
         return self.wrap(np.where(open_, coins, truth[:1]))
+
+
+class Terms(NamedTuple):
+    """The terms of a sum: how many are not zero, and the root of their sum of squares; arrays [1, *shape]."""
+
+    count: np.ndarray
+    root: np.ndarray
+
+    def deviation(self, total: np.ndarray) -> np.ndarray:
+        """Standard deviation of the partial sums' rounding errors, in u/√3."""
+        additions = np.maximum(self.count - 1, 0)
+        return np.hypot(self.root * np.sqrt(additions / 2), total * np.sqrt(additions / 3))
 
 
 def _scales_exactly(factor: Any) -> bool:

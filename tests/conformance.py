@@ -19,6 +19,7 @@ from .judge import Judgement, Statistics
 from .properties import PROPERTIES, bad_input
 
 MOST_INCONCLUSIVE = 0.1  # of a cell's examples
+ENOUGH_TO_CLIMB = 500  # climbing towards the worst error takes half of a cell's examples, all near one another
 ENOUGH_TO_BE_SENSITIVE = 60  # examples, of which each argument is left out in several
 VERDICTS = ("pass", "fail", "known", "inconclusive", "unsupported", "error")
 BAD_INPUT = "bad_input"
@@ -142,8 +143,10 @@ class Runner:
             return
         strategy = PROPERTIES[cell.property].strategy(cell.operation, may)
         known = (cell.operation.name, cell.property) in cell.backend.known_defects
-        phases = {Phase.explicit, Phase.generate, Phase.target} | (set() if known else {Phase.shrink})
         wanted = max(1, round(settings().max_examples * PROPERTIES[cell.property].share))
+        phases = {Phase.explicit, Phase.generate} | (set() if known else {Phase.shrink})
+        if wanted >= ENOUGH_TO_CLIMB:
+            phases.add(Phase.target)
         for attempt in range(4):  # examples that the backend does not support are made up for
 
             @seed(crc32(f"{self.seed} {cell} {attempt}".encode()))

@@ -21,9 +21,14 @@ SUITE_EXAMPLES = 10**6
 TRIVIAL_DIFFERENCE = 0.9e-2  # of the largest magnitude: a trivial answer nearer to the truth than this is not wrong
 
 
-@lru_cache
 def tolerance_factor(comparisons: int, freedom: int) -> float:
-    """λ: a spread estimated from `freedom` replicates is exceeded λ-fold by chance with the probability that one of
+    """λ for so many comparisons, counted up to the next power of two."""
+    return _student(1 << (comparisons - 1).bit_length(), freedom)
+
+
+@lru_cache
+def _student(comparisons: int, freedom: int) -> float:
+    """A spread estimated from `freedom` replicates is exceeded λ-fold by chance with the probability that one of
     `comparisons` may have. Student's quantile, by bisection on the certified incomplete beta function.
     """
     p = SUITE_FALSE_ALARM / SUITE_EXAMPLES / comparisons
@@ -136,7 +141,9 @@ class Expectation:
     def is_wrong(self, answer: np.ndarray) -> bool:
         """Whether real numbers differ from the truth by what nobody would call rounding."""
         with np.errstate(all="ignore"):
-            return bool(np.any(np.abs(answer - self.truth.high) > TRIVIAL_DIFFERENCE * self.size))
+            differs = np.abs(answer - self.truth.high) > TRIVIAL_DIFFERENCE * self.size
+            both_overflow = np.minimum(np.abs(answer), np.abs(self.truth.high)) > self.storage.largest
+            return bool(np.any(differs & ~both_overflow))
 
     def judge_real(self, answer: np.ndarray) -> Judgement:
         """Judge real numbers, float64, as if an implementation had returned them rounded to its format."""
@@ -180,7 +187,7 @@ class Expectation:
         if not hasattr(self, "_replicates"):
             object.__setattr__(self, "_replicates", replicate_errors(self.population, self.rng))
         z = np.where(use, np.concatenate([error[None], self._replicates]) / np.where(use, self.scale, 1.0), 0.0)
-        z = np.where(np.isfinite(z), z, 0.0).reshape(len(z), -1)
+        z = np.clip(np.where(np.isfinite(z), z, 0.0), -1e30, 1e30).reshape(len(z), -1)  # squares stay finite
         return Statistics(z @ np.sign(self.truth.high).reshape(-1), np.sum(z * z, axis=1), int(np.count_nonzero(use)))
 
     def _fail(self, reason: str, index: tuple[int, ...] = (), got: Any = None, worst: float = np.inf) -> Judgement:

@@ -313,7 +313,7 @@ def bad_calls(op: Operation, dtype: str) -> Iterator[tuple[str, tuple[np.ndarray
     for n, (name, letters) in enumerate(op.arrays.items()):
         array = drawn.arrays[n]
         replaced = lambda a, n=n: (*drawn.arrays[:n], a, *drawn.arrays[n + 1 :])  # noqa: E731
-        yield f"{name} without its first axis", replaced(array[0]), drawn.parameters, name
+        yield f"{name} without its first axis", replaced(np.asarray(array[0])), drawn.parameters, name
         yield f"{name} with an axis more", replaced(array[None]), drawn.parameters, name
         for axis, letter in enumerate(letters.split()):
             if letter in bound or "+" in letter or "*" in letter:
@@ -398,7 +398,7 @@ PROPERTIES = {
             share=0.5,
             applies=lambda op: op.polynomial() and not op.recurrent,
         ),
-        Property("layout", layout, lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512), share=0.5),
+        Property("layout", layout, lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512), share=0.4),
         Property("special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.5),
     )
 }
