@@ -3,7 +3,7 @@
 import numpy as np
 
 from .signature import Operation
-from .softmax import softmax, softmax_vjp
+from .softmax import softmax
 
 
 def attention(q, k, v, mask=None, causal=False):
@@ -17,11 +17,12 @@ def attention(q, k, v, mask=None, causal=False):
 
 
 def attention_vjp(q, k, v, dy, mask=None, causal=False):
-    """With P the weights: ∂L/∂v = Pᵀ dy; dS = ∂softmax(dy vᵀ); ∂L/∂q = dS k / √d_k, ∂L/∂k = dSᵀ q / √d_k."""
-    where = may_attend(q, k, mask, causal)
-    P = softmax(scores(q, k), where)
-    (dS,) = softmax_vjp(scores(q, k), dy @ v.mT, where)
-    dS = dS / np.sqrt(k.shape[-1])
+    """With P the weights: dP = dy vᵀ, dS = P ⊙ (dP − Σₑ dyₑ yₑ), ∂L/∂q = dS k / √d_k, ∂L/∂k = dSᵀ q / √d_k, ∂L/∂v = Pᵀ dy.
+
+    Σₑ dyₑ yₑ is softmax's Σⱼ Pⱼ dPⱼ, in the form that needs no row of P at once.
+    """
+    P = softmax(scores(q, k), where=may_attend(q, k, mask, causal))
+    dS = P * (dy @ v.mT - np.sum(dy * (P @ v), axis=-1, keepdims=True)) / np.sqrt(k.shape[-1])
     return dS @ k, dS.mT @ q, P.mT @ dy
 
 

@@ -38,7 +38,7 @@ class Operation:
     def parameters(self) -> tuple[str, ...]:
         return self.required + tuple(self.defaults)
 
-    def check(self, arrays: tuple[Any, ...], cotangents: tuple[Any, ...] = (), **parameters: Any) -> dict[str, int]:
+    def check(self, arrays: tuple[Any, ...], cotangents: tuple[Any, ...] = (), /, **parameters: Any) -> dict[str, int]:
         """Sizes of a well-formed call, by letter; cotangents, where given, must have the outputs' shapes.
 
         Anything with a `.shape` is an array here, of whatever library.

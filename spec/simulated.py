@@ -35,7 +35,7 @@ from .numbers import system_of as _system
 REPLICATES = 32
 MAGNIFICATION = 2.0**12  # of float64's u, which leaves 12 bits below it to resolve the noise
 COARSE = 2.0  # of float64's u, so that at least half of the perturbations move a number, by one ulp
-LINEAR_WITHIN = 2.0**-4  # of the output's size: how large a magnified spread is taken for proportional to the noise
+LINEAR_WITHIN = 2.0**-3  # of an array's size: up to this a function is linear over the noise, which stays normal
 UNDECIDED_WITHIN = 12.0  # standard deviations from a kink within which both branches are possible
 
 
@@ -44,7 +44,8 @@ class Simulation:
     """One evaluation in a declared arithmetic: the number of its replicates and the source of its noise.
 
     The noise is `magnification` times the arithmetic's, and deviations are divided by `reduction`. first_order becomes
-    False where magnified noise passes a function that is not linear over it.
+    False where the noise passes a function that is not linear over it: the spread then bounds nothing, the tails being
+    no longer normal.
     """
 
     arithmetic: Arithmetic
@@ -73,7 +74,7 @@ class Simulation:
             y = function(*(self.exactly(a) for a in arrays), **parameters)
             outputs = y if isinstance(y, tuple) else (y,)
             if self.reduction > 1 and not (self.first_order and all(y.small() for y in outputs)):
-                self.magnification, self.reduction = COARSE, 1.0
+                self.magnification, self.reduction, self.first_order = COARSE, 1.0, True
                 return self.evaluate(function, arrays, parameters)
         return outputs
 
@@ -198,8 +199,7 @@ class Simulated(NumberArray):
             return self.wrap(ufunc(*values), *inputs)
         result = ufunc(*values)
         if ufunc in _FUNCTIONS:
-            if self.simulation.reduction > 1 and not np.all(_is_small(result[1:] - result[:1], result[0])):
-                self.simulation.first_order = False
+            self.simulation.first_order &= _is_linear(ufunc, result, self.simulation.u(self.simulation.arithmetic.intermediates))
             return self._rounded(result, self.simulation.arithmetic.function_ulps, ufunc.__name__)
         return self._rounded(result) if ufunc in _ROUNDED else NotImplemented
 
@@ -336,9 +336,16 @@ def _root_mean_square(d: np.ndarray) -> np.ndarray:
 
 def _is_small(d: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Per element: whether deviations are small against the array, as those that stay proportional to the noise are."""
-    if not len(d):
-        return np.ones(values.shape, bool)
-    return _root_mean_square(d) <= LINEAR_WITHIN * np.max(np.abs(values), initial=0.0)
+    return ~(_root_mean_square(d) > LINEAR_WITHIN * np.max(np.abs(values), initial=0.0))
+
+
+def _is_linear(function: np.ufunc, result: np.ndarray, u: float) -> bool:
+    """Whether the function is linear over its argument's noise, wherever its value is not lost beside 1 (e⁻ᶻ in 1 + e⁻ᶻ)."""
+    if len(result) == 1:
+        return True
+    seen = np.clip(result, u, 1 / u) if function is np.exp else result
+    size = seen[0] if function is np.exp else 1.0
+    return not np.any(_root_mean_square(seen[1:] - seen[:1]) > LINEAR_WITHIN * size)
 
 
 def _unit(a: np.ndarray) -> float:

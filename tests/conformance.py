@@ -2,6 +2,7 @@
 
 import shlex
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, seed, settings, target
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, currently_in_test_context, given, seed, settings, target
+from hypothesis.errors import HypothesisException
 
 from ..impls import Backend
 from ..spec import OPERATIONS, Operation
@@ -105,17 +106,17 @@ def _applies(backend: Backend, op: Operation, dtype: str, property_: str) -> boo
 
 
 class Runner:
-    """Judges cells. `examples` are Hypothesis's per cell; `case`, where given, is the only example."""
+    """Judges cells, on so many examples each (default: the Hypothesis profile's); `case`, where given, is the only one."""
 
-    def __init__(self, seed: int, case: str | None = None, invocation: str = "pytest"):
+    def __init__(self, seed: int, case: str | None = None, examples: int | None = None):
         self.seed = seed
         self.case = case
-        self.invocation = invocation
+        self.examples = examples
 
     def run(self, cell: Cell | BrokenBackend) -> Result:
         """Never raises for what an implementation does: that becomes the verdict."""
         if isinstance(cell, BrokenBackend):
-            reproduce = f"{self.invocation} --impl {shlex.quote(cell.name)}"
+            reproduce = f"pytest --impl {shlex.quote(cell.name)}"
             return Result(cell.name, "-", "-", "import", "error", reason=f"{cell.reason}\n{cell.trace}", reproduce=reproduce)
         backend, op = cell.backend, cell.operation
         result = Result(backend.name, op.name, cell.dtype, cell.property)
@@ -142,8 +143,9 @@ class Runner:
             tally.conclude(single=True)
             return
         strategy = PROPERTIES[cell.property].strategy(cell.operation, may)
-        known = (cell.operation.name, cell.property) in cell.backend.known_defects
-        wanted = max(1, round(settings().max_examples * PROPERTIES[cell.property].share))
+        known = _defect(cell) is not None  # then one failure, of any size, is enough
+        share = 1.0 if known else PROPERTIES[cell.property].share
+        wanted = max(1, round((self.examples or settings().max_examples) * share))
         phases = {Phase.explicit, Phase.generate} | (set() if known else {Phase.shrink})
         if wanted >= ENOUGH_TO_CLIMB:
             phases.add(Phase.target)
@@ -172,7 +174,7 @@ class Runner:
                 return
 
     def _reproduce(self, cell: Cell) -> str:
-        words = [self.invocation, "--impl", cell.backend.given, "--op", cell.operation.name, "--dtype", cell.dtype]
+        words = ["pytest", "--impl", cell.backend.given, "--op", cell.operation.name, "--dtype", cell.dtype]
         return " ".join([words[0], *map(shlex.quote, words[1:]), "--property", cell.property])
 
 
@@ -190,12 +192,16 @@ class Tally:
     def judge(self, case: Case) -> None:
         """One example; raises Mismatch where it fails, and remembers the last failure, which is the smallest."""
         try:
-            judgement = PROPERTIES[self.cell.property].judge(self.cell.backend, self.cell.dtype, case)
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")  # what a backend warns of is no verdict
+                judgement = PROPERTIES[self.cell.property].judge(self.cell.backend, self.cell.dtype, case)
+        except HypothesisException:
+            raise
         except NotImplementedError as reason:
             self.unsupported += 1
             self.why_unsupported = str(reason)
             return
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a backend raises is its verdict
             self._remember(case, Judgement("fail", np.inf, f"{type(error).__name__}: {error}"), "error", traceback.format_exc())
             raise Mismatch from error
         self.tried += 1
@@ -210,8 +216,8 @@ class Tally:
             self.statistics = s if self.statistics is None else self.statistics + s
         self.result.examples += 1
         self.result.worst = max(self.result.worst, judgement.worst)
-        if self.result.verdict == "pass":
-            target(float(judgement.worst)) if _under_hypothesis() else None
+        if currently_in_test_context():
+            target(min(float(judgement.worst), 1e6))
 
     def _remember(self, case: Case, judgement: Judgement, verdict: str, trace: str = "") -> None:
         r = self.result
@@ -263,24 +269,24 @@ class Tally:
         return next((f"ignoring {a}" for a in arguments if not self.refused[f"ignoring {a}"]), "")
 
 
-def _under_hypothesis() -> bool:
-    from hypothesis import currently_in_test_context
-
-    return currently_in_test_context()
-
-
 def _unsupported(result: Result, reason: str) -> Result:
     result.verdict, result.reason, result.reproduce = "unsupported", reason, ""
     return result
 
 
+def _defect(cell: Cell) -> str | None:
+    """What the backend declares of this cell, for all dtypes or for this one."""
+    name, defects = cell.operation.name, cell.backend.known_defects
+    return defects.get((name, cell.property, cell.dtype)) or defects.get((name, cell.property))
+
+
 def _known(cell: Cell, result: Result) -> Result:
-    """A declared defect of the library is shown as known; one that no longer shows must be struck off."""
-    defect = cell.backend.known_defects.get((cell.operation.name, cell.property))
+    """A declared defect of the library is shown as known; one that many examples no longer show must be struck off."""
+    defect = _defect(cell)
     if defect is None:
         return result
     if result.verdict in ("fail", "error"):
         result.verdict, result.reason = "known", f"{defect} [{result.reason}]"
-    elif result.verdict == "pass":
+    elif result.verdict == "pass" and result.examples >= ENOUGH_TO_BE_SENSITIVE:
         result.verdict, result.reason = "fail", f"KNOWN_DEFECTS lists a defect that no longer shows: strike it off: {defect}"
     return result

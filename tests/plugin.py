@@ -1,6 +1,7 @@
 """The pytest interface: options, parametrisation, header, the conformance matrix and the reports."""
 
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,6 +83,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("hypothesis_seed") is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
     suite = Suite(config)
+    if "torch" in sys.modules:
+        # Examples are tiny: more threads than one cost more than they give, on a busy machine a hundred times more.
+        sys.modules["torch"].set_num_threads(1)
     config.stash[SUITE] = suite
     if suite.chosen:
         config.args[:] = [str(CONFORMANCE)]

@@ -121,12 +121,11 @@ def matrix(results: list[Result], file: Any) -> None:
             table.add_column(heading, no_wrap=True)
         more = [p for p in properties if p not in MAIN]
         for op in dict.fromkeys(op for op, _ in rows):
-            for name in MAIN:
-                if by_dtype := rows.get((op, name)):
-                    table.add_row(op if name == MAIN[0] else "", name, *(_entry([by_dtype.get(d)]) for d in dtypes))
-            found = [rows[op, p] for p in more if (op, p) in rows]
-            if found:
-                table.add_row("", f"{len(found)} more", *(_entry([by.get(d) for by in found], short=True) for d in dtypes))
+            lines = [(p, _entries([rows[op, p]], dtypes)) for p in MAIN if (op, p) in rows]
+            if found := [rows[op, p] for p in more if (op, p) in rows]:
+                lines.append((f"{len(found)} more", _entries(found, dtypes, short=True)))
+            for n, (name, entries) in enumerate(lines):
+                table.add_row("" if n else op, name, *entries)
             table.add_section()
         console.print(table)
         if more:
@@ -134,6 +133,10 @@ def matrix(results: list[Result], file: Any) -> None:
     console.print("entries: verdict, worst error over tolerance, examples judged", soft_wrap=True)
     console.print(" · ".join(f"{s} {v}" for v, s in SYMBOLS.items()), soft_wrap=True)
     console.print(summary(results), soft_wrap=True)
+
+
+def _entries(rows: list[dict[str, Result]], dtypes: list[str], short: bool = False) -> list[Text]:
+    return [_entry([by_dtype.get(d) for by_dtype in rows], short) for d in dtypes]
 
 
 def _entry(results: list[Result | None], short: bool = False) -> Text:
