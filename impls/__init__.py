@@ -43,7 +43,8 @@ class Backend:
         return self.given in SHIPPED
 
     @property
-    def known_defects(self) -> dict[tuple[str, str], str]:
+    def known_defects(self) -> dict[tuple[str, ...], str]:
+        """By (operation, property), or (operation, property, dtype): the upstream issue and one sentence."""
         return getattr(self.module, "KNOWN_DEFECTS", {})
 
     @cached_property
@@ -71,12 +72,16 @@ class Backend:
         declared = getattr(self.module, "arithmetic", None)
         arithmetic = declared(operation, dtype) if declared else Arithmetic(dtype)
         if not isinstance(arithmetic, Arithmetic):
-            raise TypeError(f"{self.name}: arithmetic({operation!r}, {dtype!r}) must return an Arithmetic, got {arithmetic!r}")
+            raise TypeError(
+                f"{self.name}: arithmetic({operation!r}, {dtype!r}) must return an Arithmetic, got {arithmetic!r}"
+            )
         return arithmetic
 
     def parameters(self, operation: Operation) -> tuple[str, ...]:
         """The operation's parameters that the backend's function, and its gradient, take."""
-        functions = [f for f in (self.function(operation.name), getattr(self.module, operation.name + "_vjp", None)) if f]
+        functions = [
+            f for f in (self.function(operation.name), getattr(self.module, operation.name + "_vjp", None)) if f
+        ]
         return tuple(p for p in operation.parameters if all(_takes(f, p) for f in functions))
 
     def from_numpy(self, array: np.ndarray) -> Any:
@@ -130,7 +135,8 @@ def load(name: str) -> Backend:
         found = None
     if found is None:
         raise UnknownBackend(
-            f"unknown backend {name!r}: neither a shipped one ({', '.join(SHIPPED)}), nor an importable module, nor a path to a .py file"
+            f"unknown backend {name!r}: neither a shipped one ({', '.join(SHIPPED)}), nor an importable module, "
+            "nor a path to a .py file"
         )
     return Backend(importlib.import_module(name), name)
 

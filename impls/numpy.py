@@ -45,9 +45,8 @@ def dense(x, W, b, *, activation="identity"):
 @_kernel
 def dense_vjp(x, W, b, dy, *, activation="identity"):
     """With δ = dy ⊙ φ′: δ Wᵀ, xᵀ δ, Σₙ δ. ReLU has derivative 0 at 0."""
-    if activation == "identity":
-        delta = dy
-    else:
+    delta = dy
+    if activation != "identity":
         delta = _through(dy.copy(), _activate(_project(x, W, b), activation), activation)
     return delta @ W.T, x.T @ delta, delta.sum(axis=0)
 

@@ -53,14 +53,19 @@ FORMATS = {
         Format("float64", 53, -1022, 1023),
     )
 }
-DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16)
+}
 
 
 def format_of(what: Any) -> Format:
     """The Format of a name, a NumPy dtype or anything with a dtype's name; raises ValueError that lists the known."""
     if isinstance(what, Format):
         return what
-    name = what if isinstance(what, str) else str(getattr(what, "name", None) or what).removeprefix("torch.")
+    name = (
+        what if isinstance(what, str) else getattr(what, "name", None) or getattr(what, "__name__", None) or str(what)
+    )
+    name = name.removeprefix("torch.")
     if name not in FORMATS:
         raise ValueError(f"unknown format {what!r}; known: {', '.join(FORMATS)}")
     return FORMATS[name]
@@ -120,9 +125,10 @@ def round_to(values: np.ndarray, fmt: Format) -> np.ndarray:
     """float64 values rounded to the nearest number of the format, ties to even, overflow to ±inf; as float64."""
     if fmt.name == "float64":
         return values
-    with np.errstate(invalid="ignore"):
-        mantissa, exponent = np.frexp(values)
-        exponent = np.maximum(exponent, fmt.e_min + 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        exponent = np.maximum(np.frexp(values)[1], fmt.e_min + 1)
         step = np.ldexp(1.0, exponent - fmt.p)
         rounded = np.rint(values / step) * step
-    return np.where(np.isfinite(values), np.where(np.abs(rounded) > fmt.largest, np.copysign(np.inf, values), rounded), values)
+    return np.where(
+        np.isfinite(values), np.where(np.abs(rounded) > fmt.largest, np.copysign(np.inf, values), rounded), values
+    )

@@ -64,7 +64,8 @@ OPERATION = Operation(
     function=lstm,
     vjp=lstm_vjp,
     section="3.3.2",
-    equation="f, i, o = σ(W [h_{t−1}, x_t] + b), C_t = f ⊙ C_{t−1} + i ⊙ tanh(W_C [h_{t−1}, x_t] + b_C), h_t = o ⊙ tanh(C_t)",
+    equation="f, i, o = σ(W [h_{t−1}, x_t] + b), C̃ = tanh(W_C [h_{t−1}, x_t] + b_C), "
+    "C_t = f ⊙ C_{t−1} + i ⊙ C̃, h_t = o ⊙ tanh(C_t)",
     arrays={"x": "T N I", "h0": "N H", "c0": "N H"}
     | {f"{kind}_{gate}": shape for gate in "fico" for kind, shape in (("W", "H H+I"), ("b", "H"))},
     outputs={"h": "T N H", "c_T": "N H"},

@@ -46,13 +46,17 @@ class Operation:
         Raises ValueError that names the argument, what came and what was expected.
         """
         if len(arrays) != len(self.arrays):
-            raise ValueError(f"{self.name}: takes {len(self.arrays)} arrays ({', '.join(self.arrays)}), got {len(arrays)}")
+            raise ValueError(
+                f"{self.name}: takes {len(self.arrays)} arrays ({', '.join(self.arrays)}), got {len(arrays)}"
+            )
         for name in self.required:
             if name not in parameters:
                 raise ValueError(f"{self.name}: parameter {name} is required")
         for name in parameters:
             if name not in self.parameters:
-                raise ValueError(f"{self.name}: unknown parameter {name}; known: {', '.join(self.parameters) or 'none'}")
+                raise ValueError(
+                    f"{self.name}: unknown parameter {name}; known: {', '.join(self.parameters) or 'none'}"
+                )
         sizes: dict[str, int] = {}
         for (name, letters), array in zip(self.arrays.items(), arrays, strict=True):
             _match(f"{self.name}: {name}", letters, array, sizes)

@@ -5,10 +5,12 @@ Replicate 0 is unperturbed (float64). After each operation every other replicate
 - a rounded result: relative noise, uniform in ±u of the intermediates' format;
 - exp, tanh: uniform in ± function_ulps·u, twice: once for every element and once for the whole replicate, because a
   library's error is a deterministic function of its input;
-- a sum of n terms pᵢ in any order: normal noise of variance u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums'
-  rounding errors for terms of random sign (first part) and of one sign (second); a product adds u²/3 · Σpᵢ². A sum
-  stays open while it is added to: x W + b is one sum, whose accumulator may have started at b;
-- truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate;
+- a sum of n terms pᵢ, in any order that does not sort them: normal noise of variance
+  u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums' rounding errors for terms of random sign (first part) and of one
+  sign (second); a product adds u²/3 · Σpᵢ². A sum stays open while it is added to: x W + b is one sum, whose
+  accumulator may have started at b;
+- truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate, and n·u of how far the
+  partial sums wander;
 - operands of products: rounded first, where the declared operand format is coarser than theirs;
 - below the smallest normal number: half the subnormal spacing, absolute; or 0, where the arithmetic flushes;
 - beyond the largest number: infinity.
@@ -68,7 +70,9 @@ class Simulation:
         """An array as stored: without noise, the same in every replicate."""
         return Simulated(np.asarray(array).astype(np.float64)[None], self, self.arithmetic.storage)
 
-    def evaluate(self, function: Callable[..., Any], arrays: Sequence[Any], parameters: dict[str, Any]) -> tuple["Simulated", ...]:
+    def evaluate(
+        self, function: Callable[..., Any], arrays: Sequence[Any], parameters: dict[str, Any]
+    ) -> tuple["Simulated", ...]:
         """The outputs of a spec, as a tuple, in this arithmetic."""
         with np.errstate(all="ignore"):
             y = function(*(self.exactly(a) for a in arrays), **parameters)
@@ -195,15 +199,21 @@ class Simulated(NumberArray):
         if ufunc in (np.multiply, np.divide) and any(_scales_exactly(i) for i in inputs[ufunc is np.divide :]):
             array = _system(inputs)
             return array.relaid(lambda v: ufunc(*(v if i is array else i for i in inputs)))
+        if ufunc is np.negative:
+            return self.relaid(np.negative)
         if ufunc in _EXACT:
             return self.wrap(ufunc(*values), *inputs)
         result = ufunc(*values)
         if ufunc in _FUNCTIONS:
-            self.simulation.first_order &= _is_linear(ufunc, result, self.simulation.u(self.simulation.arithmetic.intermediates))
+            self.simulation.first_order &= _is_linear(
+                ufunc, result, self.simulation.u(self.simulation.arithmetic.intermediates)
+            )
             return self._rounded(result, self.simulation.arithmetic.function_ulps, ufunc.__name__)
         return self._rounded(result) if ufunc in _ROUNDED else NotImplemented
 
-    def _rounded(self, result: np.ndarray, ulps: float = 1.0, function: str = "", fmt: Format | None = None) -> "Simulated":
+    def _rounded(
+        self, result: np.ndarray, ulps: float = 1.0, function: str = "", fmt: Format | None = None
+    ) -> "Simulated":
         """One rounding to the intermediates' (or a given) format, or a function's error in its units in the last place."""
         simulation = self.simulation
         fmt = fmt or simulation.arithmetic.intermediates
@@ -216,6 +226,8 @@ class Simulated(NumberArray):
         return rounded
 
     def _matmul(self, a, b) -> "Simulated":
+        if len(a.shape) < 2 or len(b.shape) < 2:
+            raise ValueError(f"matmul: specs multiply matrices, got shapes {a.shape} and {b.shape}")
         a_, b_ = align(self._operand(a), self._operand(b), lead=1)
         a0, b0 = a_[:1], b_[:1]
         unit_a, unit_b = _unit(a0), _unit(b0)
@@ -240,7 +252,11 @@ class Simulated(NumberArray):
         summands = []
         for x in (a, b):
             if isinstance(x, Simulated) and x.terms:
-                summands += [x.before if x.format is not arithmetic.accumulator else x.values, x.terms.count, x.terms.root]
+                summands += [
+                    x.before if x.format is not arithmetic.accumulator else x.values,
+                    x.terms.number,
+                    x.terms.root,
+                ]
             else:
                 values = self.raise_to(x)
                 summands += [values, (values[:1] != 0).astype(np.float64), np.abs(values[:1])]
@@ -251,16 +267,28 @@ class Simulated(NumberArray):
         with_all = np.maximum(terms.deviation(first), np.abs(first))
         unit = _unit(with_all)
         more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(first / unit)))
-        return self._summed(total, terms, more)
+        counted = Terms(na, ra).additions * va[:1] + Terms(nb, rb).additions * vb[:1]
+        return self._summed(total, terms, more, counted)
 
-    def _summed(self, total: np.ndarray, terms: "Terms", deviation: np.ndarray) -> "Simulated":
-        """An open sum: noise of this standard deviation, in u/√3 of the accumulator; then the rounding of sums."""
+    def _summed(
+        self, total: np.ndarray, terms: "Terms", deviation: np.ndarray, counted: np.ndarray | None = None
+    ) -> "Simulated":
+        """An open sum: noise of this standard deviation, in u/√3 of the accumulator; then the rounding of sums.
+
+        `counted` is the part of what truncation loses that the summands, being sums themselves, have lost already.
+        """
         simulation, arithmetic = self.simulation, self.simulation.arithmetic
         fmt = arithmetic.accumulator
-        noise = simulation.normal((simulation.replicates - 1, *total.shape[1:])) * (simulation.u(fmt) / np.sqrt(3) * deviation)
+        noise = simulation.normal((simulation.replicates - 1, *total.shape[1:])) * (
+            simulation.u(fmt) / np.sqrt(3) * deviation
+        )
         if arithmetic.rounding == "truncate":
-            lost = (1 + simulation.common("truncate", total.ndim - 1)) / 2
-            noise = noise - lost * simulation.u(fmt) * np.maximum(terms.count - 1, 0) * total[:1]
+            loss = terms.additions * total[:1] * (1 + simulation.common("truncate", total.ndim - 1)) / 2
+            if counted is None:  # partial sums wander while the total may cancel: a bridge of variance n²·Σpᵢ²/12
+                loss = loss + simulation.normal(noise.shape) * terms.additions * terms.root / np.sqrt(12)
+            else:
+                loss = loss - counted / 2
+            noise = noise - simulation.u(fmt) * loss
         result = self._stored(total, noise, fmt)
         if arithmetic.sums.p < fmt.p:
             result = self._rounded(result.values, fmt=arithmetic.sums)
@@ -273,7 +301,9 @@ class Simulated(NumberArray):
     def _overflow_underway(self, magnitude: np.ndarray) -> None:
         """Where terms of both signs could overflow before they cancel, an order of summation decides: not a number."""
         total = np.abs(self.values[:1])
-        undefined = (magnitude > self.simulation.arithmetic.accumulator.largest / 2) & (total < magnitude * (1 - 2.0**-20))
+        undefined = (magnitude > self.simulation.arithmetic.accumulator.largest / 2) & (
+            total < magnitude * (1 - 2.0**-20)
+        )
         for values in (self.values, self.before):
             if values is not None and values.shape[0] > 1:
                 values[1:] = np.where(undefined, np.nan, values[1:])
@@ -292,7 +322,9 @@ class Simulated(NumberArray):
             if self.simulation.arithmetic.flush:
                 perturbed[np.abs(perturbed) < fmt.smallest_normal] = 0
             else:
-                perturbed += low * (fmt.tiny / 2 * self.simulation.magnification) * self.simulation.uniform(perturbed.shape)
+                perturbed += (
+                    low * (fmt.tiny / 2 * self.simulation.magnification) * self.simulation.uniform(perturbed.shape)
+                )
         if np.any(size >= fmt.largest * (1 - 2.0**-6)):
             beyond = np.abs(perturbed) > fmt.largest
             perturbed[beyond] = np.copysign(np.inf, perturbed[beyond])
@@ -313,18 +345,21 @@ class Simulated(NumberArray):
 class Terms(NamedTuple):
     """The terms of a sum: how many are not zero, and the root of their sum of squares; arrays [1, *shape]."""
 
-    count: np.ndarray
+    number: np.ndarray
     root: np.ndarray
 
     def deviation(self, total: np.ndarray) -> np.ndarray:
         """Standard deviation of the partial sums' rounding errors, in u/√3."""
-        additions = np.maximum(self.count - 1, 0)
-        return np.hypot(self.root * np.sqrt(additions / 2), total * np.sqrt(additions / 3))
+        return np.hypot(self.root * np.sqrt(self.additions / 2), total * np.sqrt(self.additions / 3))
+
+    @property
+    def additions(self) -> np.ndarray:
+        return np.maximum(self.number - 1, 0)
 
 
 def _scales_exactly(factor: Any) -> bool:
     """Whether it is the number 0 or a power of two, by which products and quotients are exact."""
-    return isinstance(factor, int | float) and (factor == 0 or abs(np.frexp(factor)[0]) == 0.5)
+    return isinstance(factor, int | float) and (factor == 0 or abs(np.frexp(float(factor))[0]) == 0.5)
 
 
 def _root_mean_square(d: np.ndarray) -> np.ndarray:
@@ -354,7 +389,7 @@ def _unit(a: np.ndarray) -> float:
     return float(np.max(size, where=np.isfinite(size), initial=0.0)) or 1.0
 
 
-_EXACT = {np.negative, np.maximum, np.minimum}
+_EXACT = {np.maximum, np.minimum}
 _ROUNDED = {np.add, np.subtract, np.multiply, np.divide, np.sqrt}
 _FUNCTIONS = {np.exp, np.tanh}
 _COMPARISONS = {np.greater, np.less, np.equal}

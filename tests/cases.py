@@ -71,7 +71,9 @@ class Case:
             elif key == "seed" and value.isdigit():
                 known[key] = int(value)
             else:
-                raise ValueError(f"case: {word!r} is no size, parameter, mask, values, layout or seed of {operation.name}")
+                raise ValueError(
+                    f"case: {word!r} is no size, parameter, mask, values, layout or seed of {operation.name}"
+                )
         if missing := [letter for letter in letters if letter not in sizes]:
             raise ValueError(f"case: sizes missing for {operation.name}: {', '.join(missing)}")
         return cls(operation, sizes, parameters=parameters, **known)
@@ -92,7 +94,9 @@ class Case:
         sizes = self.operation.check(tuple(stored), **parameters)
         cotangents = []
         for letters in self.operation.outputs.values():
-            dy = VALUES["integers" if self.values == "integers" else "normal"](rng, shape_of(letters, sizes), fmt, False)
+            dy = VALUES["integers" if self.values == "integers" else "normal"](
+                rng, shape_of(letters, sizes), fmt, False
+            )
             cotangents.append(self._lay_out(_store(np.asarray(dy), fmt)))
         return Drawn(tuple(stored), tuple(cotangents), parameters)
 
@@ -249,7 +253,9 @@ def _offset(rng, shape, fmt, special):
 
     Not near a power of two, where the numbers above are twice as far apart as those below and rounding does lean.
     """
-    return 1.5 * 2.0 ** (fmt.p - 1) + np.round(3 * rng.standard_normal(shape)) if special else rng.standard_normal(shape)
+    return (
+        1.5 * 2.0 ** (fmt.p - 1) + np.round(3 * rng.standard_normal(shape)) if special else rng.standard_normal(shape)
+    )
 
 
 def _scaled(exponent: float) -> Callable[..., np.ndarray]:
@@ -312,7 +318,9 @@ def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int) -> dict[s
 
     def cost(sizes):
         shapes = [shape_of(letters, sizes) for letters in op.arrays.values()]
-        scores = [sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1)) * sizes["M"] * sizes["S"]] if "S" in sizes else []
+        scores = (
+            [sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1)) * sizes["M"] * sizes["S"]] if "S" in sizes else []
+        )
         windows = [np.prod([sizes[k] for k in ("N", "H", "W", "C", "kH", "kW")])] if "kH" in sizes else []
         return max([int(np.prod(shape)) for shape in shapes] + scores + windows)
 
@@ -337,4 +345,3 @@ def _parameter(word: str) -> Any:
     if word in ("True", "False"):
         return word == "True"
     return tuple(int(n) for n in word.split("x")) if re.fullmatch(r"\d+x\d+", word) else word
-

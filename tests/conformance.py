@@ -1,5 +1,6 @@
 """Cells of the conformance matrix: one backend's operation in one dtype, held to one property over many examples."""
 
+import contextlib
 import shlex
 import traceback
 import warnings
@@ -117,7 +118,9 @@ class Runner:
         """Never raises for what an implementation does: that becomes the verdict."""
         if isinstance(cell, BrokenBackend):
             reproduce = f"pytest --impl {shlex.quote(cell.name)}"
-            return Result(cell.name, "-", "-", "import", "error", reason=f"{cell.reason}\n{cell.trace}", reproduce=reproduce)
+            return Result(
+                cell.name, "-", "-", "import", "error", reason=f"{cell.reason}\n{cell.trace}", reproduce=reproduce
+            )
         backend, op = cell.backend, cell.operation
         result = Result(backend.name, op.name, cell.dtype, cell.property)
         result.reproduce = self._reproduce(cell)
@@ -136,10 +139,8 @@ class Runner:
     def _run_examples(self, cell: Cell, result: Result, may: tuple[str, ...]) -> None:
         tally = Tally(cell, result, self._reproduce(cell))
         if self.case is not None:
-            try:
+            with contextlib.suppress(Mismatch):  # the tally has it
                 tally.judge(Case.parse(cell.operation, self.case))
-            except Mismatch:
-                pass
             tally.conclude(single=True)
             return
         strategy = PROPERTIES[cell.property].strategy(cell.operation, may)
@@ -152,7 +153,14 @@ class Runner:
         for attempt in range(4):  # examples that the backend does not support are made up for
 
             @seed(crc32(f"{self.seed} {cell} {attempt}".encode()))
-            @settings(max_examples=wanted, phases=phases, deadline=None, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+            @settings(
+                max_examples=wanted,
+                phases=phases,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+                report_multiple_bugs=False,
+            )
             @given(strategy)
             def examples(case: Case) -> None:
                 tally.judge(case)
@@ -170,7 +178,14 @@ class Runner:
             result.examples += 1
             if judgement.failed:
                 result.verdict, result.reason = "fail", f"{what}: {judgement.reason}"
-                result.counterexample = {"case": what, "output": "", "index": [], "got": judgement.reason, "expected": "ValueError", "tolerance": None}
+                result.counterexample = {
+                    "case": what,
+                    "output": "",
+                    "index": [],
+                    "got": judgement.reason,
+                    "expected": "ValueError",
+                    "tolerance": None,
+                }
                 return
 
     def _reproduce(self, cell: Cell) -> str:
@@ -202,7 +217,9 @@ class Tally:
             self.why_unsupported = str(reason)
             return
         except Exception as error:  # whatever a backend raises is its verdict
-            self._remember(case, Judgement("fail", np.inf, f"{type(error).__name__}: {error}"), "error", traceback.format_exc())
+            self._remember(
+                case, Judgement("fail", np.inf, f"{type(error).__name__}: {error}"), "error", traceback.format_exc()
+            )
             raise Mismatch from error
         self.tried += 1
         if judgement.failed:
@@ -251,14 +268,16 @@ class Tally:
             r.reason = self.why_unsupported or "no example was judged"
         elif r.inconclusive > MOST_INCONCLUSIVE * self.tried or not r.examples:
             why, count = self.inconclusive.most_common(1)[0]
-            r.verdict, r.reason = "inconclusive", f"{r.inconclusive} of {self.tried} examples prove nothing, {count} of them because {why}"
+            r.verdict, r.reason = (
+                "inconclusive",
+                f"{r.inconclusive} of {self.tried} examples prove nothing, {count} of them because {why}",
+            )
         elif not single and (blind := self._blind()):
             r.verdict, r.reason = "inconclusive", f"no example tells a right answer from one made by {blind}"
         elif not single and self.statistics is not None and (reason := self.statistics.verdict(comparisons=4)):
             r.verdict, r.reason = "fail", f"over all examples of the cell: {reason}"
         if self.unsupported and self.why_unsupported not in r.not_exercised:
             r.not_exercised = (*r.not_exercised, self.why_unsupported)
-
 
     def _blind(self) -> str:
         """A trivially wrong answer that no example of a large cell has refused."""
@@ -288,5 +307,8 @@ def _known(cell: Cell, result: Result) -> Result:
     if result.verdict in ("fail", "error"):
         result.verdict, result.reason = "known", f"{defect} [{result.reason}]"
     elif result.verdict == "pass" and result.examples >= ENOUGH_TO_BE_SENSITIVE:
-        result.verdict, result.reason = "fail", f"KNOWN_DEFECTS lists a defect that no longer shows: strike it off: {defect}"
+        result.verdict, result.reason = (
+            "fail",
+            f"KNOWN_DEFECTS lists a defect that no longer shows: strike it off: {defect}",
+        )
     return result

@@ -89,7 +89,8 @@ class Statistics:
         typical = max(float(np.sqrt(np.mean(self.lean[1:] ** 2))), 1.0)
         if abs(self.lean[0]) > factor * typical:
             way = "away from" if self.lean[0] > 0 else "towards"
-            return f"bias: the errors lean {way} zero, {abs(self.lean[0]) / typical:.3g} times as far as replicates do (allowed {factor:.3g})"
+            times = abs(self.lean[0]) / typical
+            return f"bias: the errors lean {way} zero, {times:.3g} times as far as replicates do (allowed {factor:.3g})"
         rms = np.sqrt(self.energy / self.n)
         allowed = float(np.mean(rms[1:]) + factor * np.std(rms[1:], ddof=1))
         if rms[0] > max(allowed, 1.0):
@@ -159,14 +160,22 @@ class Expectation:
         same_class = np.where(
             np.isnan(m),
             np.isnan(got),
-            np.where(infinite, got == np.copysign(np.inf, m), np.isfinite(got) | (may_overflow & (got == np.copysign(np.inf, m)))),
+            np.where(
+                infinite,
+                got == np.copysign(np.inf, m),
+                np.isfinite(got) | (may_overflow & (got == np.copysign(np.inf, m))),
+            ),
         )
         wrong = known & ~same_class
         if np.any(wrong):
             index = _first(wrong)
             return self._fail(f"{_kind(got[index])}, expected {_kind(m[index])}", index, got, np.inf)
         if not self.population.simulation.first_order:
-            return Judgement("inconclusive", reason="the declared arithmetic's noise is not small in a function's argument", output=self.name)
+            return Judgement(
+                "inconclusive",
+                reason="the declared arithmetic's noise is not small in a function's argument",
+                output=self.name,
+            )
         finite = known & np.isfinite(got) & ~infinite & ~np.isnan(m) & np.isfinite(T)
         error = np.where(finite, (got - m) - self.truth.low, 0.0)
         excess = np.maximum(np.abs(error) - self.truth.radius, 0.0)
@@ -238,10 +247,14 @@ def judge_all(expectations: Sequence[Expectation], got: Any, trivial: Mapping[st
     refused, accepted = sensitivity(expectations, trivial)
     reason = f"{accepted} would pass" if accepted else "" if refused else "no trivial answer is wrong here"
     statistics = tuple(s for j in judgements for s in j.statistics)
-    return replace(worst, verdict="inconclusive" if reason else "pass", reason=reason, statistics=statistics, refused=refused)
+    return replace(
+        worst, verdict="inconclusive" if reason else "pass", reason=reason, statistics=statistics, refused=refused
+    )
 
 
-def sensitivity(expectations: Sequence[Expectation], trivial: Mapping[str, Sequence[np.ndarray]]) -> tuple[tuple[str, ...], str]:
+def sensitivity(
+    expectations: Sequence[Expectation], trivial: Mapping[str, Sequence[np.ndarray]]
+) -> tuple[tuple[str, ...], str]:
     """The trivially wrong answers that are refused, and the first that is not."""
     refused: list[str] = []
     for name, answer in trivial.items():

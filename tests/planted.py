@@ -9,7 +9,9 @@ from ..spec import OPERATIONS, Arithmetic
 from .conformance import Cell, Result, Runner
 
 
-def backend(dtypes: tuple[str, ...] = ("float32",), arithmetic: Callable[..., Arithmetic] | None = None, **functions: Any) -> Backend:
+def backend(
+    dtypes: tuple[str, ...] = ("float32",), arithmetic: Callable[..., Arithmetic] | None = None, **functions: Any
+) -> Backend:
     """The NumPy backend's functions with some replaced, as a plug-in of the user's."""
     correct = load("numpy").module
     module = types.ModuleType("planted")
@@ -23,5 +25,7 @@ def backend(dtypes: tuple[str, ...] = ("float32",), arithmetic: Callable[..., Ar
     return Backend(module, "planted.py")
 
 
-def judge(backend: Backend, operation: str, property_: str, seed: int, dtype: str = "float32", examples: int | None = None) -> Result:
+def judge(
+    backend: Backend, operation: str, property_: str, seed: int, dtype: str = "float32", examples: int | None = None
+) -> Result:
     return Runner(seed, examples=examples).run(Cell(backend, OPERATIONS[operation], dtype, property_))

@@ -55,12 +55,32 @@ class Suite:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("opspec", "conformance of implementations to opspec's specifications")
-    group.addoption("--impl", action="append", default=[], metavar="NAME", help="backend to judge, and nothing else: a shipped one (" + ", ".join(SHIPPED) + "), a dotted module or a path to a .py file; repeatable")
+    group.addoption(
+        "--impl",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="backend to judge, and nothing else: a shipped one ("
+        + ", ".join(SHIPPED)
+        + "), a dotted module or a path to a .py file; repeatable",
+    )
     group.addoption("--op", action="append", default=[], metavar="OPERATION", help="only this operation; repeatable")
     group.addoption("--dtype", action="append", default=[], metavar="DTYPE", help="only this dtype; repeatable")
-    group.addoption("--property", action="append", default=[], metavar="PROPERTY", help="only this property; repeatable")
-    group.addoption("--case", metavar="WORDS", help="judge this one case, as a failure prints it; needs --impl, --op, --dtype and --property")
-    group.addoption("--conformance-report", action="append", default=[], metavar="FILE", help="write the matrix to a .json, .html or .md file; repeatable")
+    group.addoption(
+        "--property", action="append", default=[], metavar="PROPERTY", help="only this property; repeatable"
+    )
+    group.addoption(
+        "--case",
+        metavar="WORDS",
+        help="judge this one case, as a failure prints it; needs --impl, --op, --dtype and --property",
+    )
+    group.addoption(
+        "--conformance-report",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write the matrix to a .json, .html or .md file; repeatable",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis's own, which loads the profile
@@ -73,12 +93,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("case") and not all(len(config.getoption(o)) == 1 for o in ("impl", "op", "dtype", "property")):
         raise pytest.UsageError("--case needs exactly one each of --impl, --op, --dtype and --property")
     for name, examples in PROFILES.items():
-        settings.register_profile(name, max_examples=examples, deadline=None, database=None, derandomize=False, suppress_health_check=list(HealthCheck), print_blob=False)
+        settings.register_profile(
+            name,
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            derandomize=False,
+            suppress_health_check=list(HealthCheck),
+            print_blob=False,
+        )
     profile = config.getoption("--hypothesis-profile") or DEFAULT_PROFILE
     try:
         settings.load_profile(profile)
     except Exception:
-        raise pytest.UsageError(f"--hypothesis-profile: unknown profile {profile!r}; known: {', '.join(PROFILES)}") from None
+        raise pytest.UsageError(
+            f"--hypothesis-profile: unknown profile {profile!r}; known: {', '.join(PROFILES)}"
+        ) from None
     config.option.hypothesis_profile = profile
     if config.getoption("hypothesis_seed") is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
@@ -104,13 +134,18 @@ def suite(pytestconfig: pytest.Config) -> Suite:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     suite = config.stash[SUITE]
-    lines = [f"opspec: {len(suite.cells)} cells, profile {config.option.hypothesis_profile}, seed {suite.seed} (repeat with --hypothesis-seed={suite.seed})"]
+    lines = [
+        f"opspec: {len(suite.cells)} cells, profile {config.option.hypothesis_profile}, "
+        f"seed {suite.seed} (repeat with --hypothesis-seed={suite.seed})"
+    ]
     for backend in suite.backends:
         if isinstance(backend, BrokenBackend):
             lines.append(f"opspec backend {backend.name}: cannot be imported: {backend.reason}")
         else:
             lines.append(f"opspec backend {backend.name}: {', '.join(backend.operations)}" + _missing(backend))
-    lines += [f"opspec {key}: {value}" for key, value in suite.report.environment.items() if key in ("device", "versions")]
+    lines += [
+        f"opspec {key}: {value}" for key, value in suite.report.environment.items() if key in ("device", "versions")
+    ]
     return lines
 
 

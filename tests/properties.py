@@ -14,7 +14,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from ..impls import Backend
-from ..spec import FORMATS, OPERATIONS, Operation, format_of
+from ..spec import FORMATS, Operation, format_of
 from ..spec.arithmetic import round_to
 from ..spec.certified import Certified, Undecided, evaluate, precision
 from ..spec.rational import rational
@@ -100,8 +100,19 @@ def exact(backend: Backend, dtype: str, case: Case) -> Judgement:
                 index = tuple(int(i) for i in np.argwhere(wrong)[0]) if np.shape(got) == expected.shape else ()
                 value = float(got[index]) if np.shape(got) == expected.shape else None
                 reason = "not exact, although all partial sums are integers that the formats hold"
-                return Judgement("fail", np.inf, reason, name, index, value, float(expected[index]) if value is not None else None, 0.0)
-    return Judgement("pass" if judged else "inconclusive", reason="" if judged else "partial sums may not fit the format")
+                return Judgement(
+                    "fail",
+                    np.inf,
+                    reason,
+                    name,
+                    index,
+                    value,
+                    float(expected[index]) if value is not None else None,
+                    0.0,
+                )
+    return Judgement(
+        "pass" if judged else "inconclusive", reason="" if judged else "partial sums may not fit the format"
+    )
 
 
 def finite_difference(backend: Backend, dtype: str, case: Case) -> Judgement:
@@ -128,9 +139,13 @@ def finite_difference(backend: Backend, dtype: str, case: Case) -> Judgement:
         expected = expect(op.function, arrays, drawn.parameters, arithmetic, op.outputs, case.seed + (sign > 0))
         terms += sum(_dot(np.abs(c), np.abs(y)) * c.size for c, y in zip(drawn.cotangents, outputs, strict=True))
         quotient += sign * sum(_dot(c, y) for c, y in zip(drawn.cotangents, outputs, strict=True))
-        true_quotient += sign * sum(_dot(c, e.truth.high) + _dot(c, e.truth.low) for c, e in zip(drawn.cotangents, expected, strict=True))
+        true_quotient += sign * sum(
+            _dot(c, e.truth.high) + _dot(c, e.truth.low) for c, e in zip(drawn.cotangents, expected, strict=True)
+        )
         quotient_noise = quotient_noise + sign * _noise([e.population for e in expected], drawn.cotangents, rng)
-    populations = Simulation(arithmetic, seed=case.seed + 2).evaluate(op.vjp, drawn.arrays + drawn.cotangents, drawn.parameters)
+    populations = Simulation(arithmetic, seed=case.seed + 2).evaluate(
+        op.vjp, drawn.arrays + drawn.cotangents, drawn.parameters
+    )
     noise = quotient_noise - _noise(populations, delta, rng)
     spread = float(np.sqrt(np.mean(np.square(noise))))
     own = FORMATS["float64"].u * terms  # rounding of these very sums
@@ -139,7 +154,7 @@ def finite_difference(backend: Backend, dtype: str, case: Case) -> Judgement:
     if not np.isfinite(allowed) or 0 < abs(truth) <= allowed:
         return Judgement("inconclusive", reason="a gradient of zeros would pass")
     if not abs(error) <= allowed:
-        reason = "the gradient is not the derivative of the backend's own forward: ⟨gradient, δ⟩ against the difference quotient"
+        reason = "the gradient is not the derivative of the backend's own forward (⟨gradient, δ⟩, difference quotient)"
         expected_slope = quotient - true_quotient + truth
         return Judgement("fail", abs(error) / allowed, reason, got=slope, expected=expected_slope, tolerance=allowed)
     return Judgement("pass", abs(error) / allowed if error else 0.0)
@@ -169,7 +184,11 @@ def special(backend: Backend, dtype: str, case: Case) -> Judgement:
         case.seed,
         certified=False,
     )
-    judgement = judge_all(expectations, backend.forward(op.name, drawn.arrays, drawn.parameters), {"zeros": [np.zeros(e.truth.shape) for e in expectations]})
+    judgement = judge_all(
+        expectations,
+        backend.forward(op.name, drawn.arrays, drawn.parameters),
+        {"zeros": [np.zeros(e.truth.shape) for e in expectations]},
+    )
     if judgement.failed:
         return Judgement(**{**vars(judgement), "reason": f"{name}{list(index)} = {value}: {judgement.reason}"})
     return Judgement("pass", judgement.worst)
@@ -238,13 +257,17 @@ def _masks(drawn: Drawn) -> dict[str, np.ndarray]:
     return {k: v for k, v in drawn.parameters.items() if isinstance(v, np.ndarray)}
 
 
-def _largest_partial_sum(function: Callable[..., Any], arrays: Sequence[np.ndarray], parameters: dict[str, Any]) -> float:
+def _largest_partial_sum(
+    function: Callable[..., Any], arrays: Sequence[np.ndarray], parameters: dict[str, Any]
+) -> float:
     """A bound: sums are largest where all terms have one sign, which one of the sign patterns brings about."""
     largest = 0.0
     full = [np.full(a.shape, float(np.max(np.abs(a.astype(np.float64)), initial=1.0))) for a in arrays]
     for signs in itertools.product((1, -1), repeat=len(arrays)):
         result = function(*(s * a for s, a in zip(signs, full, strict=True)), **parameters)
-        largest = max([largest, *(float(np.max(np.abs(y))) for y in (result if isinstance(result, tuple) else (result,)))])
+        largest = max(
+            [largest, *(float(np.max(np.abs(y))) for y in (result if isinstance(result, tuple) else (result,)))]
+        )
     return 2 * largest  # mse halves its sum at the end
 
 
@@ -351,8 +374,13 @@ def bad_input(backend: Backend, dtype: str, operation: Operation) -> Iterator[tu
     for what, arrays, parameters, argument in bad_calls(operation, dtype):
         calls = {operation.name: lambda a=arrays, p=parameters: backend.forward(operation.name, a, p)}
         if backend.gradient(operation.name):
-            cotangents = tuple(np.ones((1,) * len(s.replace("()", "").split()), format_of(dtype).dtype) for s in operation.outputs.values())
-            calls[operation.name + "_vjp"] = lambda a=arrays, p=parameters, c=cotangents: backend.backward(operation.name, a, c, p)
+            cotangents = tuple(
+                np.ones((1,) * len(s.replace("()", "").split()), format_of(dtype).dtype)
+                for s in operation.outputs.values()
+            )
+            calls[operation.name + "_vjp"] = lambda a=arrays, p=parameters, c=cotangents: backend.backward(
+                operation.name, a, c, p
+            )
         for name, call in calls.items():
             yield f"{name}: {what}", _refusal(call, argument)
 
@@ -365,7 +393,9 @@ def _refusal(call: Callable[[], Any], argument: str) -> Judgement:
             return Judgement("pass")
         return Judgement("fail", np.inf, f"the ValueError does not name {argument}: {error}")
     except Exception as error:  # whatever else it raises is the finding
-        return Judgement("fail", np.inf, f"expected a ValueError that names {argument}, got {type(error).__name__}: {error}")
+        return Judgement(
+            "fail", np.inf, f"expected a ValueError that names {argument}, got {type(error).__name__}: {error}"
+        )
     return Judgement("fail", np.inf, f"expected a ValueError that names {argument}, but the call returned")
 
 
@@ -390,7 +420,14 @@ PROPERTIES = {
             share=0.5,
             applies=lambda op: op.polynomial() and not op.recurrent,
         ),
-        Property("layout", layout, lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512, steep=True), share=0.4),
-        Property("special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.5),
+        Property(
+            "layout",
+            layout,
+            lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512, steep=True),
+            share=0.4,
+        ),
+        Property(
+            "special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.5
+        ),
     )
 }

@@ -21,7 +21,14 @@ from .conformance import VERDICTS, Result
 from .judge import SUITE_EXAMPLES, SUITE_FALSE_ALARM
 
 SYMBOLS = {"pass": "✓", "fail": "✗", "known": "≈", "inconclusive": "?", "unsupported": "–", "error": "!"}
-COLOURS = {"pass": "green", "fail": "red", "known": "yellow", "inconclusive": "magenta", "unsupported": "dim", "error": "red"}
+COLOURS = {
+    "pass": "green",
+    "fail": "red",
+    "known": "yellow",
+    "inconclusive": "magenta",
+    "unsupported": "dim",
+    "error": "red",
+}
 MAIN = ("forward", "gradient")
 
 
@@ -46,17 +53,37 @@ class Report:
 
     def json(self) -> str:
         cells = [_plain(asdict(r)) for r in self.results]
-        return json.dumps({"opspec": 1, "environment": self.environment, "cells": cells}, indent=1, ensure_ascii=False, allow_nan=False)
+        return json.dumps(
+            {"opspec": 1, "environment": self.environment, "cells": cells},
+            indent=1,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
 
     def markdown(self) -> str:
         lines = ["# Conformance", "", summary(self.results), ""]
-        for impl, (properties, dtypes, rows) in _tables(self.results).items():
-            lines += [f"## {impl}", "", "| operation | property | " + " | ".join(dtypes) + " |", "|---" * (2 + len(dtypes)) + "|"]
-            lines += [f"| {op} | {p} | " + " | ".join(_word(by_dtype.get(d)) for d in dtypes) + " |" for (op, p), by_dtype in rows.items()]
+        for impl, (_, dtypes, rows) in _tables(self.results).items():
+            lines += [
+                f"## {impl}",
+                "",
+                "| operation | property | " + " | ".join(dtypes) + " |",
+                "|---" * (2 + len(dtypes)) + "|",
+            ]
+            lines += [
+                f"| {op} | {p} | " + " | ".join(_word(by_dtype.get(d)) for d in dtypes) + " |"
+                for (op, p), by_dtype in rows.items()
+            ]
             lines.append("")
         for r in self.results:
             if r.verdict in ("fail", "error", "inconclusive", "known"):
-                lines += [f"### {r.impl} · {r.op} · {r.dtype} · {r.property}: {r.verdict}", "", "```", explain(r), "```", ""]
+                lines += [
+                    f"### {r.impl} · {r.op} · {r.dtype} · {r.property}: {r.verdict}",
+                    "",
+                    "```",
+                    explain(r),
+                    "```",
+                    "",
+                ]
         lines += [f"- {key}: {value}" for key, value in self.environment.items()]
         return "\n".join(lines) + "\n"
 
@@ -64,7 +91,14 @@ class Report:
         template = jinja2.Environment(autoescape=True).from_string(_HTML)
         tables = {impl: (dtypes, rows) for impl, (_, dtypes, rows) in _tables(self.results).items()}
         remarkable = [(r, explain(r)) for r in self.results if r.verdict in ("fail", "error", "inconclusive", "known")]
-        return template.render(tables=tables, summary=summary(self.results), symbols=SYMBOLS, remarkable=remarkable, environment=self.environment, word=_word)
+        return template.render(
+            tables=tables,
+            summary=summary(self.results),
+            symbols=SYMBOLS,
+            remarkable=remarkable,
+            environment=self.environment,
+            word=_word,
+        )
 
     WRITERS: ClassVar = {".json": json, ".md": markdown, ".html": html}
 
@@ -149,7 +183,9 @@ def _entry(results: list[Result | None], short: bool = False) -> Text:
     return text
 
 
-def _tables(results: Iterable[Result]) -> dict[str, tuple[list[str], list[str], dict[tuple[str, str], dict[str, Result]]]]:
+def _tables(
+    results: Iterable[Result],
+) -> dict[str, tuple[list[str], list[str], dict[tuple[str, str], dict[str, Result]]]]:
     """Per backend: properties, dtypes, and the results by (operation, property) and dtype."""
     tables: dict[str, tuple[list[str], list[str], dict]] = {}
     for r in results:
@@ -209,18 +245,23 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto } dt { font-weight: 
 <h1>Conformance</h1>
 <p>{{ summary }}.</p>
 <p>Each entry: verdict, worst error over tolerance, examples judged.
-{% for verdict, symbol in symbols.items() %}<span class="{{ verdict }}">&nbsp;{{ symbol }} {{ verdict }}&nbsp;</span> {% endfor %}</p>
+{% for verdict, symbol in symbols.items() %}
+<span class="{{ verdict }}">&nbsp;{{ symbol }} {{ verdict }}&nbsp;</span>
+{% endfor %}</p>
 {% for impl, (dtypes, rows) in tables.items() %}
 <h2>{{ impl }}</h2>
 <table><tr><th>operation<th>property{% for d in dtypes %}<th>{{ d }}{% endfor %}</tr>
 {% set seen = namespace(op="") %}
 {% for (op, property), by_dtype in rows.items() %}
 <tr{% if op != seen.op %} class="first"{% endif %}><td>{{ op if op != seen.op else "" }}<td>{{ property }}
-{% for d in dtypes %}{% set r = by_dtype.get(d) %}<td class="verdict {{ r.verdict if r else "" }}" title="{{ r.reason if r else "" }}">{{ word(r) }}{% endfor %}</tr>
+{% for d in dtypes %}{% set r = by_dtype.get(d) %}
+<td class="verdict {{ r.verdict if r else "" }}" title="{{ r.reason if r else "" }}">{{ word(r) }}
+{%- endfor %}</tr>
 {% set seen.op = op %}{% endfor %}
 </table>
 {% endfor %}
-{% for r, text in remarkable %}<h3 id="{{ r.impl }}-{{ r.op }}-{{ r.dtype }}-{{ r.property }}">{{ r.impl }} · {{ r.op }} · {{ r.dtype }} · {{ r.property }}</h3>
+{% for r, text in remarkable %}
+<h3>{{ r.impl }} · {{ r.op }} · {{ r.dtype }} · {{ r.property }}</h3>
 <pre>{{ text }}</pre>
 {% endfor %}
 <h2>Environment</h2>

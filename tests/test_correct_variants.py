@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+
 from opspec.impls import load
 from opspec.tests.planted import backend, judge
 
@@ -103,7 +104,9 @@ def softmax_through_exp2(x):
 def conv2d_as_shifted_sums(x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
     x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     kH, kW = w.shape[:2]
-    oH, oW = ((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[1:3], (kH, kW), stride, dilation, strict=True))
+    oH, oW = (
+        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[1:3], (kH, kW), stride, dilation, strict=True)
+    )
     y = 0
     for r in reversed(range(kH)):
         for s in range(kW):
@@ -142,7 +145,9 @@ def rnn_with_one_product_a_step(x, h0, W_hh, W_xh, b_h, W_yh, b_y, activation="t
 def lstm_gate_by_gate(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o):
     H, h, c, hs = h0.shape[1], h0, c0, []
     for x_t in x:
-        f, i, g, o = (x_t @ W[:, H:].T + (b + h @ W[:, :H].T) for W, b in ((W_f, b_f), (W_i, b_i), (W_c, b_c), (W_o, b_o)))
+        f, i, g, o = (
+            x_t @ W[:, H:].T + (b + h @ W[:, :H].T) for W, b in ((W_f, b_f), (W_i, b_i), (W_c, b_c), (W_o, b_o))
+        )
         c = phi(i, "sigmoid") * np.tanh(g) + phi(f, "sigmoid") * c
         h = phi(o, "sigmoid") * np.tanh(c)
         hs.append(h)

@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+
 from opspec import OPERATIONS, Arithmetic
 from opspec.impls import Backend, load
 from opspec.tests.cases import Case
@@ -55,7 +56,12 @@ def test_the_truth_rounded_to_storage_passes():
     trivial = trivial_answers(op, op.function, drawn.arrays, drawn.parameters, [e.truth.high for e in expected], (0, 1))
     judgement = judge_all(expected, answer, trivial)
     assert judgement.verdict == "pass"
-    assert set(judgement.refused) == {"zeros", "a constant", "a 1 % scale", *(k for k in trivial if k.startswith("ignoring"))}
+    assert set(judgement.refused) == {
+        "zeros",
+        "a constant",
+        "a 1 % scale",
+        *(k for k in trivial if k.startswith("ignoring")),
+    }
 
 
 def test_nan_where_a_number_is_expected_fails():
@@ -132,7 +138,9 @@ def test_infinity_is_expected_where_the_format_ends():
 
 def test_an_example_that_refuses_nothing_is_inconclusive():
     """16 bits inside leave an mse of one number so wide a tolerance that 1 % more would pass, too."""
-    drawn, expected = expectations("mse", "N=1 O=1 values=normal layout=plain seed=0", "bfloat16", intermediates="bfloat16")
+    drawn, expected = expectations(
+        "mse", "N=1 O=1 values=normal layout=plain seed=0", "bfloat16", intermediates="bfloat16"
+    )
     op = OPERATIONS["mse"]
     truths = [e.truth.high for e in expected]
     trivial = trivial_answers(op, op.function, drawn.arrays, {}, truths, (0,))
@@ -203,7 +211,10 @@ def test_an_output_buffer_that_is_reused_fails():
         y[...] = NUMPY.module.softmax(x) if calls == 1 else np.nextafter(NUMPY.module.softmax(x), np.float32(9))
         return y
 
-    assert judge("forward", "softmax", SOFTMAX, softmax=softmax).reason == "a second call changed what the first had returned"
+    assert (
+        judge("forward", "softmax", SOFTMAX, softmax=softmax).reason
+        == "a second call changed what the first had returned"
+    )
 
 
 def test_only_the_second_call_is_wrong():
@@ -286,7 +297,9 @@ def test_the_last_failure_is_the_smallest():
     result = verdict("dense", "forward", dense=dense)
     case = result.counterexample["case"].split()
     assert result.verdict == "fail" and case[:3] == ["N=1", "I=3", "O=1"] and "activation=identity" in case
-    assert result.reproduce.startswith("pytest --impl planted.py --op dense --dtype float32 --property forward --case 'N=1 I=3 O=1")
+    assert result.reproduce.startswith(
+        "pytest --impl planted.py --op dense --dtype float32 --property forward --case 'N=1 I=3 O=1"
+    )
 
 
 def test_a_known_defect_is_strict():
@@ -294,7 +307,9 @@ def test_a_known_defect_is_strict():
     for function, found in ((softmax, "fail"), (lambda x: softmax(x) * 2, "known")):
         module = backend(softmax=function).module
         module.KNOWN_DEFECTS = {("softmax", "forward"): "issue 1: twice the value"}
-        result = Runner(0, examples=70).run(Cell(Backend(module, "known.py"), OPERATIONS["softmax"], "float32", "forward"))
+        result = Runner(0, examples=70).run(
+            Cell(Backend(module, "known.py"), OPERATIONS["softmax"], "float32", "forward")
+        )
         assert result.verdict == found
         assert "issue 1" in result.reason
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from opspec import OPERATIONS
 from opspec.impls import load
 from opspec.tests.planted import backend, judge
@@ -120,7 +121,9 @@ def fully_masked_row_gives_the_mean(q, k, v, mask=None, causal=False):
     y = correct.attention(q, k, v, mask=mask, causal=causal)
     if mask is None:
         return y
-    empty = ~np.broadcast_to(mask & np.tri(*mask.shape[-2:], dtype=bool) if causal else mask, (*y.shape[:3], k.shape[2])).any(-1)
+    empty = ~np.broadcast_to(
+        mask & np.tri(*mask.shape[-2:], dtype=bool) if causal else mask, (*y.shape[:3], k.shape[2])
+    ).any(-1)
     return np.where(empty[..., None], np.mean(v, axis=-2, keepdims=True), y)
 
 

@@ -1,0 +1,236 @@
+"""PyTorch's own operations, called and not rewritten: it is PyTorch that is judged.
+
+The contract's layouts reach it as views (an image in NHWC order is what PyTorch calls channels_last; a weight is
+transposed by its strides), so that nothing is copied that PyTorch does not copy itself.
+"""
+
+import warnings
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..spec import Arithmetic
+from .validation import checked, validate
+
+NAME = "torch"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+dtypes = ("float64", "float32", "float16", "bfloat16")
+_NAN_QUERY = "pytorch#141128: on the CPU a NaN query gives 0, not NaN, where a vector register holds more than its keys"
+KNOWN_DEFECTS = (
+    {(operation, "special"): _NAN_QUERY for operation in ("attention", "multihead_attention")}
+    if DEVICE.type == "cpu"
+    else {}
+)
+
+_ACTIVATIONS = {"identity": lambda z: z, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+_RECURRENCES = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}
+
+
+@checked
+def dense(x, W, b, *, activation="identity"):
+    """torch.nn.functional.linear, then torch.relu, sigmoid or tanh."""
+    return _ACTIVATIONS[activation](F.linear(x, W.mT, b))
+
+
+@checked
+def mse(y_hat, y):
+    """torch.nn.functional.mse_loss, halved before its sum, which float16 may not hold although it holds the half."""
+    return (F.mse_loss(y_hat, y, reduction="none") / 2).sum()
+
+
+@checked
+def softmax(x):
+    """torch.nn.functional.softmax over the last axis."""
+    return F.softmax(x, dim=-1)
+
+
+@checked
+def conv2d(x, w, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
+    """torch.nn.functional.conv2d on views in NCHW and OIHW order."""
+    x, w = x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1)
+    if reason := _defect_of_onednn(x, w, stride[1], padding[1], dilation[1]):
+        raise NotImplementedError(reason)
+    if len(w) == 1:  # the stride of a lone channel makes the CPU's gradient fail: "grad_weight must be contiguous"
+        w = w.contiguous()
+    return F.conv2d(x, w, stride=stride, padding=padding, dilation=dilation).permute(0, 2, 3, 1)
+
+
+@checked
+def maxpool2d(x, *, window, stride=(1, 1)):
+    """torch.nn.functional.max_pool2d on a view in NCHW order."""
+    return F.max_pool2d(x.permute(0, 3, 1, 2), window, stride).permute(0, 2, 3, 1)
+
+
+@checked
+def rnn(x, h0, W_hh, W_xh, b_h, W_yh, b_y, *, activation="tanh"):
+    """torch.rnn_tanh or rnn_relu, which torch.nn.RNN calls, and linear for the outputs."""
+    if activation not in _RECURRENCES:
+        raise NotImplementedError(f"torch.nn.RNN knows {' and '.join(_RECURRENCES)} only, not {activation}")
+    h, _ = _recur(_RECURRENCES[activation], x, _state(h0), W_xh, W_hh, b_h)
+    return _ACTIVATIONS[activation](F.linear(h, W_yh, b_y)), h
+
+
+@checked
+def lstm(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o):
+    """torch.lstm, which torch.nn.LSTM calls; its gates come in the order i, f, c, o."""
+    H = h0.shape[1]
+    W, b = torch.cat((W_i, W_f, W_c, W_o)), torch.cat((b_i, b_f, b_c, b_o))
+    h, _, c_T = _recur(torch.lstm, x, (_state(h0), _state(c0)), W[:, H:], W[:, :H], b)
+    return h, c_T[0]
+
+
+@checked
+def attention(q, k, v, *, mask=None, causal=False):
+    """torch.nn.functional.scaled_dot_product_attention, whose is_causal excludes a mask: both at once are one mask."""
+    if causal and mask is not None:
+        mask, causal = mask.tril(), False
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+
+@checked
+def multihead_attention(q, k, v, W_q, W_k, W_v, W_o, *, mask=None, causal=False):
+    """torch.nn.functional.multi_head_attention_forward, which torch.nn.MultiheadAttention calls, without the weights.
+
+    It ties the widths to d_k = d_v = F / h; other widths go through linear, scaled_dot_product_attention and linear.
+    """
+    B, M, features = q.shape
+    h = len(W_q)
+    P_q, P_k, P_v = (W.mT.flatten(0, 1) for W in (W_q, W_k, W_v))  # [h·d,F]
+    if not len(P_q) == len(P_v) == features:
+        heads = [F.linear(x, P).unflatten(-1, (h, -1)).transpose(1, 2) for x, P in ((q, P_q), (k, P_k), (v, P_v))]
+        return F.linear(attention(*heads, mask=mask, causal=causal).transpose(1, 2).flatten(2), W_o.mT)
+    if mask is not None:
+        forbidden = ~(mask.tril() if causal else mask).expand(B, h, -1, -1).flatten(0, 1)
+    else:  # is_causal, which is but a hint, insists on a mask, which it then replaces
+        forbidden = torch.ones(M, M, dtype=torch.bool, device=q.device).triu(1) if causal else None
+    y, _ = F.multi_head_attention_forward(
+        *(x.transpose(0, 1) for x in (q, k, v)),
+        embed_dim_to_check=features,
+        num_heads=h,
+        in_proj_weight=None,
+        in_proj_bias=None,
+        bias_k=None,
+        bias_v=None,
+        add_zero_attn=False,
+        dropout_p=0.0,
+        out_proj_weight=W_o.mT,
+        out_proj_bias=None,
+        need_weights=False,
+        attn_mask=forbidden,
+        use_separate_proj_weight=True,
+        q_proj_weight=P_q,
+        k_proj_weight=P_k,
+        v_proj_weight=P_v,
+        is_causal=causal and mask is None,
+    )
+    return y.transpose(0, 1)
+
+
+def vjp(function, arrays, cotangents, **parameters):
+    """One gradient per array, by torch.autograd.grad; zeros for an array that no output depends on."""
+    validate(function.__name__, arrays, cotangents, **parameters)
+    leaves = [array.detach().requires_grad_() for array in arrays]
+    with torch.enable_grad():
+        outputs = function(*leaves, **parameters)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
+
+
+def from_numpy(array):
+    """The same numbers, strides and alignment on the device; only negative strides, which PyTorch lacks, are copied."""
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    narrow = array.dtype == ml_dtypes.bfloat16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that an array is read-only: nothing here writes
+        tensor = torch.from_numpy(array.view(np.int16) if narrow else array)
+    tensor = tensor.view(torch.bfloat16) if narrow else tensor
+    return tensor if DEVICE.type == "cpu" else _copied(tensor, DEVICE)
+
+
+def to_numpy(tensor):
+    """The inverse of from_numpy; a gradient's history is dropped."""
+    tensor = tensor.detach().cpu()
+    narrow = tensor.dtype == torch.bfloat16
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if narrow else tensor.numpy()
+
+
+def arithmetic(operation, dtype, gradient=True):
+    """The declaration that explains the errors measured on the CPU; for CUDA, what its sources say.
+
+    gradient=False declares the values alone, which are often more exact. In 16 bits PyTorch stores what passes between
+    two kernels: an activation's argument, gates, states, the softmax that its gradient reads. Attention alone keeps
+    float32 and rounds what it multiplies. Sums are of 16 bits where a kernel adds to what is already stored: in the
+    gradients of pools and, without oneDNN, of convolutions, and where a recurrent cell adds its two products.
+    """
+    cuda, onednn = DEVICE.type == "cuda", _onednn(getattr(torch, dtype))
+    rounding = "truncate" if cuda else "nearest"  # so do tensor cores
+    if dtype in ("float64", "float32"):
+        if cuda and dtype == "float32" and _tf32(operation):
+            return Arithmetic(dtype, operands="tf32", rounding=rounding)
+        return Arithmetic(dtype, flush=onednn and operation == "lstm")
+    if operation in ("attention", "multihead_attention"):
+        return Arithmetic(dtype, operands=dtype, rounding=rounding)
+    if operation in ("conv2d", "maxpool2d"):
+        adds_to_stored = gradient and not cuda and not (onednn and operation == "conv2d")
+        return Arithmetic(dtype, accumulator=dtype if adds_to_stored else None, rounding=rounding)
+    if not gradient and (operation == "softmax" or (operation == "lstm" and onednn)):
+        return Arithmetic(dtype, operands=dtype, rounding=rounding, flush=onednn)
+    adds_to_stored = operation in ("rnn", "lstm") and not cuda and not (onednn and operation == "lstm")
+    accumulator = dtype if adds_to_stored else None
+    return Arithmetic(dtype, intermediates=dtype, accumulator=accumulator, function_ulps=0.5, rounding=rounding)
+
+
+def _defect_of_onednn(x, w, stride, padding, dilation):
+    """Why this convolution cannot be judged: what oneDNN does to it on CPUs with AVX-512, all decided by the width."""
+    channels, width, taps = x.shape[1], x.shape[3], w.shape[3]
+    if not _onednn(x.dtype):
+        return None
+    starts = range(-padding, width + padding - dilation * (taps - 1), stride)
+    if channels == 1 and len(starts) == 1 and stride > 1:
+        return "pytorch#169688: output of width 1, stride over 1: rows are mixed up"
+    if x.dtype == torch.bfloat16 and any(
+        not any(0 <= start + dilation * tap < width for start in starts) for tap in range(taps)
+    ):
+        return "oneDNN#5942: a weight that meets only padding: its gradient is stray memory, or the process ends"
+    return None
+
+
+def _state(h):
+    """The state before the first step of one layer; cuDNN refuses one that is not contiguous."""
+    return h[None].contiguous()
+
+
+def _recur(function, x, state, W_ih, W_hh, b):
+    """One layer in one direction, without dropout. PyTorch adds a second bias, which the equations do not have."""
+    weights = [W_ih, W_hh, b, torch.zeros_like(b)]
+    train = torch.is_grad_enabled() and any(w.requires_grad for w in weights)  # keep what the gradient needs
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single")  # cuDNN, concerned about speed
+        return function(x, state, weights, True, 1, 0.0, train, False, False)
+
+
+def _copied(tensor, device):
+    """A copy whose strides, and whose first element's distance from a 64-byte boundary, are the tensor's own."""
+    shift = tensor.data_ptr() % 64 // tensor.element_size()
+    extent = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    memory = torch.empty(shift + extent, dtype=tensor.dtype, device=device)
+    memory[shift:] = tensor.as_strided((extent,), (1,))
+    return memory.as_strided(tensor.shape, tensor.stride(), shift)
+
+
+def _tf32(operation):
+    """Whether PyTorch's switches let tensor cores round float32 operands; by default cuDNN's are on, the others off."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    switches = {"conv2d": (cudnn.conv,), "rnn": (cudnn.rnn, matmul), "lstm": (cudnn.rnn,)}
+    switches |= dict.fromkeys(("dense", "attention", "multihead_attention"), (matmul,))
+    return any(switch.fp32_precision == "tf32" for switch in switches.get(operation, ()))
+
+
+def _onednn(dtype):
+    """Whether it is oneDNN that computes convolutions and LSTMs."""
+    if DEVICE.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
