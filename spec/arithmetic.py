@@ -81,7 +81,7 @@ class Arithmetic:
     accumulator     format in which sums and products are accumulated (default: the intermediates', at least float32)
     sums            format to which a finished sum, of a matrix product too, is rounded (default: the intermediates')
     operands        format to which the operands of products are rounded first (default: the intermediates')
-    function_ulps   bound on the error of exp and tanh, in units in the last place of the intermediates
+    function_ulps   bound on the error of exp, log and tanh, in units in the last place of the intermediates
     rounding        of the accumulator's additions: "nearest" or "truncate"
     flush           whether subnormal intermediates are flushed to zero
 
@@ -115,6 +115,11 @@ class Arithmetic:
             raise ValueError(f"Arithmetic: function_ulps must be at least 0, got {self.function_ulps!r}")
         if self.rounding not in ("nearest", "truncate"):
             raise ValueError(f'Arithmetic: rounding must be "nearest" or "truncate", got {self.rounding!r}')
+
+    @property
+    def blur(self) -> float:
+        """A relative error that is nobody's rounding: 1 %, or 32 units of the coarsest format on the way."""
+        return max(0.01, 32 * max(f.u for f in (self.intermediates, self.sums, self.operands)))
 
     def __str__(self) -> str:
         values = ((f.name, getattr(self, f.name)) for f in fields(self))

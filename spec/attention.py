@@ -3,7 +3,7 @@
 import numpy as np
 
 from .signature import Operation
-from .softmax import softmax
+from .softmax import log_sum_exp, softmax
 
 
 def attention(q, k, v, mask=None, causal=False):
@@ -17,11 +17,15 @@ def attention(q, k, v, mask=None, causal=False):
 
 
 def attention_vjp(q, k, v, dy, mask=None, causal=False):
-    """With P the weights: dP = dy vᵀ, dS = P ⊙ (dP − Σₑ dyₑ yₑ), ∂L/∂q = dS k / √d_k, ∂L/∂k = dSᵀ q / √d_k, ∂L/∂v = Pᵀ dy.
+    """dP = dy vᵀ, dS = P ⊙ (dP − Σₑ dyₑ yₑ), ∂L/∂q = dS k / √d_k, ∂L/∂k = dSᵀ q / √d_k, ∂L/∂v = Pᵀ dy.
 
-    Σₑ dyₑ yₑ is softmax's Σⱼ Pⱼ dPⱼ, in the form that needs no row of P at once.
+    Only L = log Σ e^S is kept of the forward: the weights are recomputed as P = e^(S − L), and softmax's Σⱼ Pⱼ dPⱼ is
+    written Σₑ dyₑ yₑ. These forms need no row of P at once (Dao 2023, FlashAttention-2, §3.1), and are the least
+    favourable for rounding: that of S in the forward and that of S here do not cancel.
     """
-    P = softmax(scores(q, k), where=may_attend(q, k, mask, causal))
+    where = may_attend(q, k, mask, causal)
+    L = log_sum_exp(scores(q, k), where)
+    P = np.where(where, np.exp(np.where(where, scores(q, k) - L, 0)), 0)
     dS = P * (dy @ v.mT - np.sum(dy * (P @ v), axis=-1, keepdims=True)) / np.sqrt(k.shape[-1])
     return dS @ k, dS.mT @ q, P.mT @ dy
 

@@ -142,7 +142,7 @@ def precision(bits: int) -> Iterator[None]:
 
 _ball = np.frompyfunc(arb, 1, 1)
 _maximum = np.frompyfunc(lambda a, b: a.max(b), 2, 1)
-_ARITHMETIC = {np.add, np.subtract, np.multiply, np.divide, np.negative, np.exp, np.tanh, np.sqrt}
+_ARITHMETIC = {np.add, np.subtract, np.multiply, np.divide, np.negative, np.exp, np.log, np.tanh, np.sqrt}
 _COMPARISONS = {
     np.greater: (lambda a, b: a > b, lambda a, b: a <= b),
     np.less: (lambda a, b: a < b, lambda a, b: a >= b),

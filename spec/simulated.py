@@ -3,7 +3,7 @@
 Replicate 0 is unperturbed (float64). After each operation every other replicate is perturbed as the arithmetic would:
 
 - a rounded result: relative noise, uniform in ±u of the intermediates' format;
-- exp, tanh: uniform in ± function_ulps·u, twice: once for every element and once for the whole replicate, because a
+- exp, log, tanh: uniform in ± function_ulps·u, twice: once for every element and once for the whole replicate, because a
   library's error is a deterministic function of its input;
 - a sum of n terms pᵢ, in any order that does not sort them: normal noise of variance
   u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums' rounding errors for terms of random sign (first part) and of one
@@ -209,19 +209,31 @@ class Simulated(NumberArray):
                 ufunc, result, self.simulation.u(self.simulation.arithmetic.intermediates)
             )
             return self._rounded(result, self.simulation.arithmetic.function_ulps, ufunc.__name__)
-        return self._rounded(result) if ufunc in _ROUNDED else NotImplemented
+        if ufunc not in _ROUNDED:
+            return NotImplemented
+        # the nearest number to a + b is no farther than a is, or b
+        smaller = np.minimum(*map(np.abs, values)) if ufunc in (np.add, np.subtract) else None
+        return self._rounded(result, most=smaller)
 
     def _rounded(
-        self, result: np.ndarray, ulps: float = 1.0, function: str = "", fmt: Format | None = None
+        self,
+        result: np.ndarray,
+        ulps: float = 1.0,
+        function: str = "",
+        fmt: Format | None = None,
+        most: np.ndarray | None = None,
     ) -> "Simulated":
-        """One rounding to the intermediates' (or a given) format, or a function's error in its units in the last place."""
+        """One rounding to the intermediates' (or a given) format, by `most` at most, or a function's error in its ulps."""
         simulation = self.simulation
         fmt = fmt or simulation.arithmetic.intermediates
         shape = (simulation.replicates - 1, *result.shape[1:])
         noise = simulation.uniform(shape)
         if function:
             noise = noise + simulation.common(function, result.ndim - 1)
-        rounded = self._stored(result, noise * (ulps * simulation.u(fmt)) * result[-shape[0] :], fmt)
+        size = ulps * simulation.u(fmt) * np.abs(result[-shape[0] :])
+        if most is not None:
+            size = np.minimum(size, simulation.magnification * most[-shape[0] :])
+        rounded = self._stored(result, noise * size, fmt)
         rounded.before = None if function else result
         return rounded
 
@@ -391,7 +403,7 @@ def _unit(a: np.ndarray) -> float:
 
 _EXACT = {np.maximum, np.minimum}
 _ROUNDED = {np.add, np.subtract, np.multiply, np.divide, np.sqrt}
-_FUNCTIONS = {np.exp, np.tanh}
+_FUNCTIONS = {np.exp, np.log, np.tanh}
 _COMPARISONS = {np.greater, np.less, np.equal}
 
 

@@ -11,10 +11,21 @@ def softmax(x, where=True):
     x [N,M] (any leading axes) → the same shape. `where` [broadcastable to x] limits i and j to the true entries;
     elsewhere, and in a row without a true entry, the result is 0. Source: document §3.4.1.
     """
-    any_entry = np.any(where, axis=-1, keepdims=True)
-    m = np.where(any_entry, np.max(np.where(where, x, -np.inf), axis=-1, keepdims=True), 0)
-    e = np.where(where, np.exp(np.where(where, x - m, 0)), 0)
-    return e / np.where(any_entry, np.sum(e, axis=-1, keepdims=True), 1)
+    e, _ = shifted(x, where)
+    return e / np.where(np.any(where, axis=-1, keepdims=True), np.sum(e, axis=-1, keepdims=True), 1)
+
+
+def log_sum_exp(x, where=True):
+    """log Σⱼ e^xⱼ = m + log Σⱼ e^(xⱼ − m), so that softmax(x)ᵢ = e^(xᵢ − log Σⱼ e^xⱼ); 0 in a row without a true entry."""
+    e, m = shifted(x, where)
+    return m + np.log(np.where(np.any(where, axis=-1, keepdims=True), np.sum(e, axis=-1, keepdims=True), 1))
+
+
+def shifted(x, where):
+    """e^(x − m), 0 where `where` is false, and m, the largest of the true entries."""
+    m = np.max(np.where(where, x, -np.inf), axis=-1, keepdims=True)
+    m = np.where(np.any(where, axis=-1, keepdims=True), m, 0)
+    return np.where(where, np.exp(np.where(where, x - m, 0)), 0), m
 
 
 def softmax_vjp(x, dp, where=True):

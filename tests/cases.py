@@ -167,7 +167,10 @@ def cases(
     without: tuple[str, ...] = ()
     if op.recurrent and chosen.get("activation") in ("identity", "relu"):
         without = EXPLOSIVE
-    elif steep and (operation in ("softmax", "lstm") or chosen.get("activation") in ("sigmoid", "tanh")):
+    elif steep and (
+        {"softmax", "lstm", "attention", "multihead_attention"} & {operation}
+        or chosen.get("activation") in ("sigmoid", "tanh")
+    ):
         without = FLAT
     return Case(
         op,

@@ -18,7 +18,6 @@ from ..spec.simulated import Simulated
 
 SUITE_FALSE_ALARM = 1e-3  # probability that a run of SUITE_EXAMPLES judged examples refuses one that is correct
 SUITE_EXAMPLES = 10**6
-TRIVIAL_DIFFERENCE = 0.9e-2  # of the largest magnitude: a trivial answer nearer to the truth than this is not wrong
 
 
 def tolerance_factor(comparisons: int, freedom: int) -> float:
@@ -143,7 +142,8 @@ class Expectation:
     def is_wrong(self, answer: np.ndarray) -> bool:
         """Whether real numbers differ from the truth by what nobody would call rounding."""
         with np.errstate(all="ignore"):
-            differs = np.abs(answer - self.truth.high) > TRIVIAL_DIFFERENCE * self.size
+            blur = self.population.simulation.arithmetic.blur
+            differs = np.abs(answer - self.truth.high) > 0.9 * blur * self.size
             both_overflow = np.minimum(np.abs(answer), np.abs(self.truth.high)) > self.storage.largest
             return bool(np.any(differs & ~both_overflow))
 

@@ -52,14 +52,15 @@ def trivial_answers(
     arrays: Sequence[np.ndarray],
     parameters: Mapping[str, Any],
     truths: Sequence[np.ndarray],
+    blur: float,
     ignore: Collection[int],
 ) -> dict[str, list[np.ndarray]]:
-    """Answers that nobody should accept: zeros, a constant, 1 % too much, each of the inputs with the numbers `ignore`
+    """Answers that nobody should accept: zeros, a constant, a scale that is wrong by `blur` (1 %), each of the inputs with the numbers `ignore`
     taken for 0, and for recurrences the last step computed as if it were the first."""
     answers = {
         "zeros": [np.zeros_like(m) for m in truths],
         "a constant": [np.full_like(m, np.mean(m) if np.ptp(m) else m.flat[0] + 1) for m in truths],
-        "a 1 % scale": [1.01 * m for m in truths],
+        f"a {100 * blur:.0f} % scale": [(1 + blur) * m for m in truths],
     }
     exact = [a.astype(np.float64) for a in arrays]
     with np.errstate(all="ignore"):

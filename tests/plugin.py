@@ -1,8 +1,11 @@
 """The pytest interface: options, parametrisation, header, the conformance matrix and the reports."""
 
 import random
+import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from ..impls import SHIPPED, Backend, UnknownBackend, load
 from ..spec import DTYPES, OPERATIONS
+from .cases import Case
 from .conformance import BAD_INPUT, BrokenBackend, Cell, Result, Runner, cells
 from .properties import PROPERTIES
 from .report import Report, environment, explain, matrix
@@ -17,6 +21,7 @@ from .report import Report, environment, explain, matrix
 PROFILES = {"quick": 30, "ci": 125, "thorough": 2000}
 DEFAULT_PROFILE = "ci"
 CONFORMANCE = Path(__file__).with_name("test_conformance.py")
+BENCHMARK = Path(__file__).with_name("test_benchmark.py")
 SUITE: pytest.StashKey["Suite"] = pytest.StashKey()
 
 
@@ -25,30 +30,39 @@ class Suite:
 
     def __init__(self, config: pytest.Config):
         self.chosen = bool(config.getoption("impl"))
-        self.seed = int(config.getoption("hypothesis_seed"))
-        self.backends: list[Backend | BrokenBackend] = []
-        for name in config.getoption("impl") or SHIPPED:
-            try:
-                backend = load(name)
-            except UnknownBackend as error:
-                raise pytest.UsageError(str(error)) from None
-            except Exception as error:  # a failing import is a red cell, whatever it raised
-                self.backends.append(BrokenBackend.of(name, error))
-                continue
-            if not backend.operations:
-                raise pytest.UsageError(f"backend {name!r} defines none of the operations: {', '.join(OPERATIONS)}")
-            self.backends.append(backend)
+        self.profile, self.seed = config.option.hypothesis_profile, int(config.getoption("hypothesis_seed"))
+        self.backends = _load_all(dict.fromkeys(config.getoption("impl") or SHIPPED))
         operations = _known(config, "op", OPERATIONS)
         dtypes = _known(config, "dtype", DTYPES)
         properties = _known(config, "property", [*PROPERTIES, BAD_INPUT])
         self.cells = list(cells(self.backends, operations, dtypes, properties))
-        if self.chosen and not self.cells:
-            raise pytest.UsageError("no backend given supports these operations in these dtypes")
-        self.runner = Runner(self.seed, config.getoption("case"))
-        self.report = Report(environment(config, self.seed), [Path(p) for p in config.getoption("conformance_report")])
+        if self.chosen and not any(isinstance(c, BrokenBackend) or c.dtype != "-" for c in self.cells):
+            # What is left are operations that no backend defines: worth showing only where one of them was asked for.
+            if not self.cells or not operations or any(set(operations) & set(b.operations) for b in self.sound):
+                have = "; ".join(f"{b.name} has {', '.join(map(_in_dtypes(b), b.operations))}" for b in self.sound)
+                raise pytest.UsageError(f"nothing to judge with these operations, dtypes and properties: {have}")
+        self.runner = Runner(self.seed, _case(config))
+        paths = [] if config.option.collectonly else [Path(p) for p in config.getoption("conformance_report")]
+        try:
+            self.report = Report(environment(config, self.seed), paths)
+        except OSError as error:
+            raise pytest.UsageError(f"--conformance-report: cannot be written: {error}") from None
+
+    @property
+    def sound(self) -> list[Backend]:
+        return [b for b in self.backends if isinstance(b, Backend)]
 
     def judge(self, cell: Cell | BrokenBackend) -> Result:
         result = self.runner.run(cell)
+        if (
+            isinstance(cell, Cell)
+            and cell.property != BAD_INPUT
+            and result.reproduce
+            and "--case" not in result.reproduce
+        ):
+            # no one case shows it (a bias over all examples, say): the same examples do
+            profile = shlex.quote(self.profile)
+            result.reproduce += f" --hypothesis-profile {profile} --hypothesis-seed={self.seed}"
         self.report.add(result)
         return result
 
@@ -90,7 +104,9 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--conformance-report: {path!r} must end in one of {', '.join(Report.WRITERS)}")
         if not Path(path).absolute().parent.is_dir():
             raise pytest.UsageError(f"--conformance-report: no such directory: {Path(path).absolute().parent}")
-    if config.getoption("case") and not all(len(config.getoption(o)) == 1 for o in ("impl", "op", "dtype", "property")):
+    if config.getoption("case") is not None and not all(
+        len(config.getoption(o)) == 1 for o in ("impl", "op", "dtype", "property")
+    ):
         raise pytest.UsageError("--case needs exactly one each of --impl, --op, --dtype and --property")
     for name, examples in PROFILES.items():
         settings.register_profile(
@@ -112,19 +128,44 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.hypothesis_profile = profile
     if config.getoption("hypothesis_seed") is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+    try:
+        int(config.option.hypothesis_seed)
+    except ValueError:
+        seed = config.option.hypothesis_seed
+        raise pytest.UsageError(f"--hypothesis-seed: {seed!r} must be an integer") from None
+    if config.getoption("numprocesses", None) and (config.getoption("impl") or config.getoption("conformance_report")):
+        raise pytest.UsageError("the matrix and the reports come from one process: run without pytest-xdist's -n")
+    if config.getoption("impl") and (here := str(config.invocation_params.dir)) not in sys.path:
+        sys.path.append(here)  # as `python -m pytest` does; last, so that it hides nothing
     suite = Suite(config)
     if "torch" in sys.modules:
         # Examples are tiny: more threads than one cost more than they give, on a busy machine a hundred times more.
         sys.modules["torch"].set_num_threads(1)
     config.stash[SUITE] = suite
     if suite.chosen:
-        config.args[:] = [str(CONFORMANCE)]
+        config.args[:] = [str(BENCHMARK if config.getoption("benchmark_only", False) else CONFORMANCE)]
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Cells are named alike from wherever they are run, not by the way from there to where opspec is installed."""
+    if parent.config.stash[SUITE].chosen and module_path == CONFORMANCE:
+        return pytest.Module.from_parent(parent, path=module_path, nodeid="opspec")
+    return None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" in metafunc.fixturenames:
         suite = metafunc.config.stash[SUITE]
         metafunc.parametrize("cell", suite.cells, ids=[str(c) for c in suite.cells])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Benchmarks run where --benchmark-only asks for them, and nothing beside them then."""
+    only = config.getoption("benchmark_only", False)
+    others = [item for item in items if ("benchmark" in getattr(item, "fixturenames", ())) != only]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +181,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
     for backend in suite.backends:
         if isinstance(backend, BrokenBackend):
-            lines.append(f"opspec backend {backend.name}: cannot be imported: {backend.reason}")
+            lines.append(f"opspec backend {backend.name}: cannot be used: {backend.reason}")
         else:
             lines.append(f"opspec backend {backend.name}: {', '.join(backend.operations)}" + _missing(backend))
     lines += [
@@ -154,7 +195,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if suite and suite.report.results:
         terminalreporter.ensure_newline()
         terminalreporter.section("conformance")
-        matrix(suite.report.results, terminalreporter._tw._file)
+        columns = shutil.get_terminal_size((120, 24)).columns
+        for line in matrix(suite.report.results, columns, terminalreporter.hasmarkup):
+            terminalreporter.write_line(line)
         for path in suite.report.paths:
             terminalreporter.write_line(f"report: {path}")
 
@@ -173,6 +216,57 @@ def conclude(result: Result) -> None:
         pytest.xfail(result.reason)
     if result.verdict != "pass":
         pytest.fail(explain(result), pytrace=False)
+
+
+def _load_all(names: Iterable[str]) -> list[Backend | BrokenBackend]:
+    """Each backend once, under a name of its own; one that cannot be imported is a red cell, whatever it raised."""
+    backends: list[Backend | BrokenBackend] = []
+    files = set()
+    for name in names:
+        try:
+            if not (name.endswith(".py") or all(part.isidentifier() for part in name.split("."))):
+                known = f"a shipped one ({', '.join(SHIPPED)}), a dotted module or a path to a .py file"
+                raise UnknownBackend(f"unknown backend {name!r}: expected {known}")
+            backend = load(name)
+            if wrong := [d for op in backend.operations for d in backend.dtypes(op) if d not in DTYPES]:
+                raise ValueError(f"dtypes: {wrong[0]!r} is no dtype of arrays; known: {', '.join(DTYPES)}")
+        except UnknownBackend as error:
+            raise pytest.UsageError(str(error)) from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit and pytest.skip are no way out either
+            failure = error if isinstance(error, Exception) else ImportError(f"{type(error).__name__}: {error}")
+            failure.__cause__ = error if failure is not error else error.__cause__
+            backends.append(BrokenBackend.of(name, failure))
+            continue
+        if not backend.operations:
+            raise pytest.UsageError(f"backend {name!r} defines none of the operations: {', '.join(OPERATIONS)}")
+        file = getattr(backend.module, "__file__", None)
+        file = Path(file).resolve() if file else backend.module
+        if file not in files:
+            backends.append(backend)
+            files.add(file)
+    called = Counter(b.name for b in backends)
+    for backend in backends:
+        if isinstance(backend, Backend) and called[backend.name] > 1:
+            backend.module.NAME = backend.given  # type: ignore[attr-defined]
+    return backends
+
+
+def _case(config: pytest.Config) -> str | None:
+    """The words of --case, which must make arrays: what is wrong with them is no fault of the backend."""
+    words = config.getoption("case")
+    if words is not None:
+        (op,), (dtype,) = config.getoption("op"), config.getoption("dtype")
+        try:
+            Case.parse(OPERATIONS[op], words).draw(dtype)
+        except Exception as error:
+            raise pytest.UsageError(f"--case {words!r}: {error}") from None
+    return words
+
+
+def _in_dtypes(backend: Backend) -> Callable[[str], str]:
+    return lambda operation: f"{operation} in {'/'.join(backend.dtypes(operation))}"
 
 
 def _missing(backend: Backend) -> str:

@@ -220,13 +220,14 @@ def _judge_call(
 ) -> Judgement:
     """Call twice and judge both answers: what only a second call shows (stale or reused memory) shows here."""
     op = case.operation
+    arithmetic = backend.arithmetic(op.name, dtype)
     try:
-        expectations = expect(function, arrays, drawn.parameters, backend.arithmetic(op.name, dtype), names, case.seed)
+        expectations = expect(function, arrays, drawn.parameters, arithmetic, names, case.seed)
     except Undecided as kink:
         return Judgement("inconclusive", reason=str(kink))
     truths = [e.truth.high for e in expectations]
     ignore = np.random.default_rng(crc32(str(case).encode())).permutation(len(arrays))[:2]
-    trivial = trivial_answers(op, function, arrays, drawn.parameters, truths, ignore)
+    trivial = trivial_answers(op, function, arrays, drawn.parameters, truths, arithmetic.blur, ignore)
     inputs = {**dict(zip([*op.arrays, *op.outputs], arrays, strict=False)), **_masks(drawn)}
     before = {name: a.tobytes() for name, a in inputs.items()}
     first = call()

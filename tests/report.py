@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -29,7 +30,7 @@ COLOURS = {
     "unsupported": "dim",
     "error": "red",
 }
-MAIN = ("forward", "gradient")
+MAIN = ("import", "forward", "gradient")
 
 
 class Report:
@@ -145,28 +146,58 @@ def summary(results: list[Result]) -> str:
     return f"{len(results)} cells: {words}; {sum(r.examples for r in results):,} examples judged"
 
 
-def matrix(results: list[Result], file: Any) -> None:
-    """One table per backend: verdict, worst error over tolerance and examples judged; the lesser properties on a line."""
-    terminal = file.isatty()
-    console = Console(file=file, width=None if terminal else 120, no_color=None if terminal else True, highlight=False)
+def matrix(results: list[Result], width: int, colour: bool) -> list[str]:
+    """The lines of a table per backend: verdict, worst error over tolerance, examples; the lesser properties on a line.
+
+    Dtypes that find no room in the width go to a table of their own; nothing is cut off.
+    """
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,  # without a system, rich writes no escape codes at all
+        highlight=False,
+        legacy_windows=False,
+    )
     for impl, (properties, dtypes, rows) in _tables(results).items():
-        table = Table(title=impl, title_justify="left", header_style="bold")
-        for heading in ("operation", "property", *dtypes):
-            table.add_column(heading, no_wrap=True)
+        console.print(Text(impl, style="bold"), soft_wrap=True)
         more = [p for p in properties if p not in MAIN]
-        for op in dict.fromkeys(op for op, _ in rows):
-            lines = [(p, _entries([rows[op, p]], dtypes)) for p in MAIN if (op, p) in rows]
-            if found := [rows[op, p] for p in more if (op, p) in rows]:
-                lines.append((f"{len(found)} more", _entries(found, dtypes, short=True)))
-            for n, (name, entries) in enumerate(lines):
-                table.add_row("" if n else op, name, *entries)
-            table.add_section()
-        console.print(table)
+        while dtypes:
+            fitting = (_table(rows, dtypes[:n], more) for n in range(len(dtypes), 1, -1))
+            table = next((t for t in fitting if console.measure(t).maximum <= width), _table(rows, dtypes[:1], more))
+            console.print(table)
+            dtypes = dtypes[len(table.columns) - 2 :]
         if more:
-            console.print(f"more: {', '.join(more)}, in this order", soft_wrap=True)
+            console.print(f"more: {', '.join(more)}{', in this order' if len(more) > 1 else ''}", soft_wrap=True)
+        for line in _not_exercised(results, impl):
+            console.print(Text(line), soft_wrap=True)
     console.print("entries: verdict, worst error over tolerance, examples judged", soft_wrap=True)
     console.print(" · ".join(f"{s} {v}" for v, s in SYMBOLS.items()), soft_wrap=True)
     console.print(summary(results), soft_wrap=True)
+    return console.file.getvalue().splitlines()
+
+
+def _table(rows: dict[tuple[str, str], dict[str, Result]], dtypes: list[str], more: list[str]) -> Table:
+    table = Table(header_style="bold")
+    for heading in ("operation", "property", *dtypes):
+        table.add_column(heading, no_wrap=True)
+    for op in dict.fromkeys(op for op, _ in rows):
+        lines = [(p, _entries([rows[op, p]], dtypes)) for p in MAIN if (op, p) in rows]
+        if found := [rows[op, p] for p in more if (op, p) in rows]:
+            lines.append((f"{len(found)} more", _entries(found, dtypes, short=True)))
+        for n, (name, entries) in enumerate(lines):
+            table.add_row("" if n else op, name, *entries)
+        table.add_section()
+    return table
+
+
+def _not_exercised(results: list[Result], impl: str) -> list[str]:
+    """Per operation of a backend: what its cells left out, because the backend does not take or support it."""
+    left_out: dict[str, list[str]] = {}
+    for r in results:
+        if r.impl == impl and r.verdict != "unsupported":
+            left_out.setdefault(r.op, []).extend(r.not_exercised)
+    return [f"not exercised of {op}: {', '.join(dict.fromkeys(what))}" for op, what in left_out.items() if what]
 
 
 def _entries(rows: list[dict[str, Result]], dtypes: list[str], short: bool = False) -> list[Text]:

@@ -1,0 +1,297 @@
+"""Speed: what is timed, on which inputs, by which clock and against which roofline, and the table of it all."""
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ..impls import Backend
+from ..spec import OPERATIONS
+from .cases import Case, Drawn
+
+BEYOND_CACHES = 1 << 27  # bytes of inputs to cycle through, so that every round finds its own in memory
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """An operation at one size."""
+
+    op: str
+    sizes: Mapping[str, int]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.op, *(k for k, v in self.parameters.items() if v is True)])
+
+    def __str__(self) -> str:
+        words = [f"{k}{v}" for k, v in self.sizes.items()]
+        return " ".join(words + [f"{k}={v}".replace(" ", "") for k, v in self.parameters.items()])
+
+    def draw(self, dtype: str) -> list[Drawn]:
+        """So many sets of inputs as lie beyond the caches, at least 3."""
+        sets, size = [], 0
+        while len(sets) < 3 or size < BEYOND_CACHES:
+            sets.append(Case(OPERATIONS[self.op], self.sizes, len(sets), parameters=self.parameters).draw(dtype))
+            size += sum(a.nbytes for a in sets[-1].arrays + sets[-1].cotangents)
+        return sets
+
+    def flops(self, property_: str, drawn: Drawn) -> int:
+        sizes = OPERATIONS[self.op].check(drawn.arrays, **drawn.parameters)
+        return int(FLOPS[self.op](**{**drawn.parameters, **sizes})[property_ == "gradient"]) if self.op in FLOPS else 0
+
+    def bytes(self, property_: str, drawn: Drawn) -> int:
+        """Every array read or written once; outputs are as large as their cotangents, gradients as the arrays."""
+        arrays, outputs = (sum(a.nbytes for a in group) for group in (drawn.arrays, drawn.cotangents))
+        return outputs + arrays * (2 if property_ == "gradient" else 1)
+
+
+WORKLOADS = (
+    Workload("dense", {"N": 1024, "I": 1024, "O": 1024}, {"activation": "tanh"}),
+    Workload("mse", {"N": 1024, "O": 1024}),
+    Workload("softmax", {"N": 4096, "M": 1024}),
+    Workload("conv2d", {"N": 8, "H": 56, "W": 56, "C": 64, "kH": 3, "kW": 3, "O": 64}, {"padding": (1, 1)}),
+    Workload("maxpool2d", {"N": 8, "H": 64, "W": 64, "C": 64}, {"window": (2, 2), "stride": (2, 2)}),
+    Workload("rnn", {"T": 64, "N": 32, "I": 128, "H": 256, "O": 128}),
+    Workload("lstm", {"T": 64, "N": 32, "I": 128, "H": 256}),
+    Workload("attention", {"B": 1, "H": 8, "M": 512, "S": 512, "D": 64, "E": 64}),
+    Workload("attention", {"B": 1, "H": 8, "M": 512, "S": 512, "D": 64, "E": 64}, {"causal": True}),
+    Workload("multihead_attention", {"B": 4, "M": 256, "S": 256, "F": 512, "h": 8, "d_k": 64, "d_v": 64}),
+)
+
+
+# Forward and gradient: the multiplications and additions of the matrix products that the equations need; what is
+# computed element by element is not counted. A gradient is called with the inputs alone: what it must compute again of
+# the forward pass counts, what a library only computes because it differentiates so does not.
+
+
+def _dense(*, N, I, O, activation="identity", **_):
+    product = 2 * N * I * O
+    return product, product * (2 if activation == "identity" else 3)  # φ′ needs the product again
+
+
+def _conv2d(*, N, oH, oW, C, O, kH, kW, **_):
+    product = 2 * N * oH * oW * C * O * kH * kW  # taps on the padding counted, as is usual
+    return product, 2 * product
+
+
+def _rnn(*, T, N, I, H, O, **_):
+    products = 2 * T * N * (H * H + H * I + O * H)
+    return products, 3 * products
+
+
+def _lstm(*, T, N, I, H, **_):
+    products = 2 * T * N * 4 * H * (H + I)
+    return products, 3 * products
+
+
+def _attention(*, B, H, M, S, D, E, causal=False, **_):
+    pairs = B * H * (M * (M + 1) // 2 if causal else M * S)
+    return 2 * pairs * (D + E), 2 * pairs * (3 * D + 2 * E)  # scores again, dV, dP, dQ, dK
+
+
+def _multihead_attention(*, B, M, S, F, h, d_k, d_v, causal=False, **_):
+    pairs = B * h * (M * (M + 1) // 2 if causal else M * S)
+    heads, out = 2 * B * F * h * (M * d_k + S * d_k + S * d_v), 2 * B * M * h * d_v * F
+    gradient = 3 * heads + 2 * out + 2 * pairs * (3 * d_k + 3 * d_v)  # ∂W_o needs P V again
+    return heads + out + 2 * pairs * (d_k + d_v), gradient
+
+
+FLOPS: dict[str, Callable[..., tuple[int, int]]] = {
+    "dense": _dense,
+    "conv2d": _conv2d,
+    "rnn": _rnn,
+    "lstm": _lstm,
+    "attention": _attention,
+    "multihead_attention": _multihead_attention,
+}
+"""By operation; the others have no products, and their measure is the bytes."""
+
+
+def call(backend: Backend, op: str, property_: str) -> Callable[..., Any]:
+    """What is timed: the function or the gradient, in the backend's own arrays, until its results are there."""
+    function, gradient = backend.function(op), backend.gradient(op)
+
+    def forward(arrays, cotangents, parameters):
+        return settle(function(*arrays, **parameters))
+
+    def backward(arrays, cotangents, parameters):
+        return settle(gradient(arrays, cotangents, parameters))
+
+    return forward if property_ == "forward" else backward
+
+
+def settle(result: Any) -> Any:
+    """Wait for arrays that are promises, as JAX's are. CUDA's are waited for by the clock."""
+    for array in result if isinstance(result, tuple | list) else (result,):
+        if hasattr(array, "block_until_ready"):
+            array.block_until_ready()
+    return result
+
+
+class Moment:
+    """A moment in PyTorch's CUDA stream; the difference of two is the device's time between them, in seconds."""
+
+    def __init__(self):
+        self.event = torch.cuda.Event(enable_timing=True)
+        self.event.record()
+
+    def __sub__(self, earlier: "Moment") -> float:
+        self.event.synchronize()
+        return earlier.event.elapsed_time(self.event) / 1e3
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a backend's arrays live. The CUDA half is for kernels launched into PyTorch's stream."""
+
+    kind: str
+
+    @classmethod
+    def of(cls, array: Any) -> "Device":
+        return cls("cuda" if isinstance(array, torch.Tensor) and array.is_cuda else "cpu")
+
+    @property
+    def timer(self) -> Callable[[], Any]:
+        return Moment if self.kind == "cuda" else time.perf_counter
+
+    def flush(self) -> None:
+        """Empty the GPU's L2, in the stream and so while nobody waits; a CPU's caches are left behind by cycling."""
+        if self.kind == "cuda":
+            torch.empty(1 << 28, dtype=torch.int8, device="cuda").zero_()
+
+    def seconds(self, function: Callable[[], Any], rounds: int) -> list[float]:
+        durations = []
+        for _ in range(rounds):
+            self.flush()
+            start = self.timer()
+            function()
+            durations.append(self.timer() - start)
+        return durations
+
+    def roofline(self, dtype: str) -> tuple[float, float]:
+        """FLOP/s of a large matrix product and bytes/s of a large copy, read and written: the best of some rounds."""
+        n = 8192 if self.kind == "cuda" else 2048
+        a, b = torch.randn(2, n, n, device=self.kind).to(getattr(torch, dtype))
+        source = torch.ones(BEYOND_CACHES, dtype=torch.int8, device=self.kind)
+        target = torch.empty_like(source)
+        product = min(self.seconds(lambda: torch.mm(a, b), 8)[1:])
+        copy = min(self.seconds(lambda: target.copy_(source), 12)[1:])
+        return 2 * n**3 / product, 2 * source.nbytes / copy
+
+
+@contextmanager
+def machine_threads() -> Iterator[int]:
+    """PyTorch's threads are as many as this process has processors; the suite, whose examples are tiny, keeps to one."""
+    before, threads = torch.get_num_threads(), _processors()
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Speeds:
+    """What a session has timed: a pytest plugin that shows it in place of pytest-benchmark's table, and saves it."""
+
+    def __init__(self, environment: dict[str, Any]):
+        self.environment = environment
+        self.rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}  # peers by workload, property and dtype
+        self.rooflines: dict[tuple[Device, str], tuple[float, float]] = {}
+        self.notes: list[str] = []
+
+    def roofline(self, device: Device, dtype: str) -> tuple[float, float]:
+        if (device, dtype) not in self.rooflines:
+            self.rooflines[device, dtype] = device.roofline(dtype)
+        return self.rooflines[device, dtype]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """A benchmark's extra_info; its peers' are brought up to date."""
+        peers = self.rows.setdefault((row["workload"], row["property"], row["dtype"]), [])
+        peers.append(row)
+        for one in peers:
+            others = [other for other in peers if other is not one]
+            if others:
+                best = min(others, key=lambda other: other["median"])
+                one["best_peer"], one["times_best_peer"] = best["impl"], best["median"] / one["median"]
+
+    def pytest_benchmark_group_stats(self, config: pytest.Config) -> list | None:
+        """Nothing for pytest-benchmark's own table, unless an option asks for what it alone can show."""
+        asked = ("benchmark_compare", "benchmark_histogram", "benchmark_cprofile", "benchmark_verbose")
+        return None if any(config.getoption(option) for option in asked) else []
+
+    def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
+        output_json["opspec"] = {"environment": self.environment, "rooflines": self._rooflines(), "notes": self.notes}
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.ensure_newline()
+        terminalreporter.section("speed")
+        file = terminalreporter._tw._file
+        console = Console(file=file, width=None if file.isatty() else 150, highlight=False, emoji=False)
+        if self.rows:
+            console.print(self.table())
+            console.print(
+                "time: median of the rounds, and the interquartile range in per cent of it; roofline: the time that the "
+                "products or the bytes would\ntake at these rates, whichever is more, over the time taken; peer: the "
+                "best other backend's time over this one's, so over 1 is faster",
+                soft_wrap=True,
+            )
+        for line in [*self._rooflines(), *self.notes]:
+            console.print(line, soft_wrap=True)
+
+    def table(self) -> Table:
+        table = Table(header_style="bold", title=f"{datetime.date.today()}, {_machine()}", title_justify="left")
+        table.add_column("operation", no_wrap=True)
+        table.add_column("size")
+        for heading in ("", "backend", "dtype"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("time", "iqr", "rate", "roofline", "peer"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        shown = ""
+        for peers in self.rows.values():
+            for n, row in enumerate(peers):
+                new = row["workload"] != shown
+                shown = row["workload"]
+                if new:
+                    table.add_section()
+                table.add_row(row["op"] if new else "", row["sizes"] if new else "", *_cells(row, first=n == 0))
+        return table
+
+    def _rooflines(self) -> list[str]:
+        return [
+            f"roofline, {device.kind} {dtype}: product {flops / 1e9:.0f} GFLOP/s, copy {bytes_ / 1e9:.1f} GB/s"
+            for (device, dtype), (flops, bytes_) in self.rooflines.items()
+        ]
+
+
+def _cells(row: dict[str, Any], first: bool) -> list[str]:
+    peer = f"{row['times_best_peer']:.2f}" if "times_best_peer" in row else ""
+    return [
+        row["property"] if first else "",
+        row["impl"],
+        row["dtype"],
+        f"{row['median'] * 1e3:.3f} ms",
+        f"{row['iqr'] / row['median']:.0%}",
+        f"{row['rate'] / 1e9:.1f} {row['unit']}",
+        f"{row['roofline']:.0%}",
+        peer,
+    ]
+
+
+def _machine() -> str:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{device}, {_processors()} CPU threads{load}"

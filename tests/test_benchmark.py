@@ -1,0 +1,187 @@
+"""Speed, where `--benchmark-only` asks for it: of the implementations, and of the verifier itself."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import cycle
+from typing import Any
+
+import pytest
+import torch
+
+from ..impls import load
+from ..spec import OPERATIONS
+from .benchmark import WORKLOADS, Device, Speeds, Workload, call, machine_threads
+from .cases import Case, Drawn
+from .conformance import BrokenBackend, Cell, Result, Runner
+from .plugin import SUITE, Suite
+from .properties import gradient
+
+EXAMPLES = 10  # judged before a cell is timed
+SECONDS = 0.5  # of rounds per benchmark
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One backend's function or gradient, at one size."""
+
+    workload: Workload
+    cell: Cell | BrokenBackend
+
+    def __str__(self) -> str:
+        if isinstance(self.cell, BrokenBackend):
+            return str(self.cell)
+        return f"{self.workload.name}-{self.cell.property}-{self.cell.backend.name}-{self.cell.dtype}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task that may be timed: what to call, on which inputs."""
+
+    call: Callable[..., Any]
+    inputs: list[tuple[Any, ...]]
+    device: Device
+    row: dict[str, Any]  # what is known of it before
+
+
+def test_speed(job, benchmark, speeds):
+    inputs = cycle(job.inputs)
+
+    def fresh():
+        job.device.flush()
+        return next(inputs), {}
+
+    for arguments in job.inputs[:2]:  # whatever is compiled, tuned or allocated on the first call
+        job.call(*arguments)
+    once = job.device.seconds(lambda: job.call(*next(inputs)), 1)[0]
+    rounds = min(200, max(7, round(SECONDS / once)))
+    benchmark.group, benchmark.params = job.row["workload"], None  # the latter are no words
+    benchmark.pedantic(job.call, setup=fresh, rounds=rounds)
+
+    stats = benchmark.stats.stats
+    flops, bytes_ = job.row["flops"], job.row["bytes"]
+    most_flops, most_bytes = speeds.roofline(job.device, job.row["dtype"])
+    benchmark.extra_info |= job.row | {
+        "median": stats.median,
+        "iqr": stats.iqr,
+        "rate": (flops or bytes_) / stats.median,
+        "unit": "GFLOP/s" if flops else "GB/s",
+        "roofline": max(flops / most_flops, bytes_ / most_bytes) / stats.median,
+    }
+    speeds.add(benchmark.extra_info)
+
+
+def test_one_gradient_is_judged_while_gradcheck_has_barely_begun(benchmark, speeds, suite):
+    """Every element of dq, dk and dv of one attention, by the property and by torch.autograd.gradcheck in slow mode.
+
+    Both on one thread, with which gradcheck is the faster: its products are tiny.
+    """
+    if suite.chosen:
+        pytest.skip("the verifier itself is timed where no --impl is chosen")
+    backend, operation = load("torch"), OPERATIONS["attention"]
+    case = Case(operation, {"B": 1, "H": 2, "M": 64, "S": 64, "D": 32, "E": 32})
+    assert gradient(backend, "float64", case).verdict == "pass"
+    leaves = [backend.from_numpy(a).requires_grad_() for a in case.draw("float64").arrays]
+    start = time.perf_counter()
+    assert torch.autograd.gradcheck(backend.function("attention"), leaves, fast_mode=False)
+    gradcheck = time.perf_counter() - start
+    benchmark.pedantic(gradient, args=(backend, "float64", case), rounds=20, warmup_rounds=2)
+    ours = benchmark.stats.stats.median
+    benchmark.extra_info |= {"gradcheck": gradcheck, "ratio": gradcheck / ours}
+    speeds.notes.append(
+        f"verifier: attention's gradient {case} judged in {ours * 1e3:.0f} ms, float64, every element; "
+        f"gradcheck (slow mode) takes {gradcheck:.2f} s, {gradcheck / ours:.0f} times as long"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "task" in metafunc.fixturenames:
+        config = metafunc.config
+        found = _tasks(config.stash[SUITE], config.getoption("op"), config.getoption("dtype"))
+        metafunc.parametrize("task", found, ids=str)
+
+
+def _tasks(suite: Suite, operations: list[str], dtypes: list[str]) -> list[Task]:
+    """Peers follow one another: they share their inputs, and the machine's mood."""
+    found = [Task(WORKLOADS[0], backend) for backend in suite.backends if isinstance(backend, BrokenBackend)]
+    backends = [backend for backend in suite.backends if not isinstance(backend, BrokenBackend)]
+    for workload in WORKLOADS:
+        if workload.op in (operations or OPERATIONS):
+            for dtype in dtypes or ["float32"]:
+                for property_ in ("forward", "gradient"):
+                    found += [Task(workload, Cell(b, OPERATIONS[workload.op], dtype, property_)) for b in backends]
+    return found
+
+
+@pytest.fixture(scope="session")
+def speeds(suite, pytestconfig):
+    speeds = Speeds(suite.report.environment)
+    pytestconfig.pluginmanager.register(speeds)
+    return speeds
+
+
+@pytest.fixture(scope="session")
+def verdicts() -> dict[str, Result]:
+    """By cell: several workloads may share one."""
+    return {}
+
+
+@pytest.fixture
+def job(task, suite, verdicts, request):
+    """Never time what is not right: first the cell is judged on a few examples, on one thread as always. They are small
+    ones: what goes wrong only at the size that is timed is not seen here. Then inputs, clock and threads are set up."""
+    workload, cell = task.workload, task.cell
+    if isinstance(cell, BrokenBackend):
+        pytest.fail(f"{cell.name} cannot be imported: {cell.reason}", pytrace=False)
+    if reason := _unsupported(workload, cell):
+        pytest.skip(f"unsupported: {reason}")
+    if str(cell) not in verdicts:
+        verdicts[str(cell)] = Runner(suite.seed, examples=EXAMPLES).run(cell)
+    verdict = verdicts[str(cell)]
+    if verdict.verdict != "pass":
+        word = "" if verdict.verdict == "unsupported" else "red: "
+        pytest.skip(f"{word}{verdict.verdict}: {verdict.reason}; {verdict.reproduce}")
+
+    backend, drawn = cell.backend, _draw(workload, cell.dtype)
+    inputs = [
+        (
+            tuple(map(backend.from_numpy, d.arrays)),
+            tuple(map(backend.from_numpy, d.cotangents)),
+            d.parameters,
+        )
+        for d in drawn
+    ]
+    device = Device.of(inputs[0][0][0])
+    request.node.add_marker(pytest.mark.benchmark(timer=device.timer, disable_gc=True))
+    row = {
+        "workload": f"{workload.op} {workload}",
+        "op": workload.op,
+        "sizes": str(workload),
+        "property": cell.property,
+        "impl": backend.name,
+        "dtype": cell.dtype,
+        "device": device.kind,
+        "flops": workload.flops(cell.property, drawn[0]),
+        "bytes": workload.bytes(cell.property, drawn[0]),
+        "examples": verdict.examples,
+        "worst": float(verdict.worst),
+    }
+    with machine_threads() as threads:
+        yield Job(call(backend, workload.op, cell.property), inputs, device, row | {"threads": threads})
+
+
+def _unsupported(workload: Workload, cell: Cell) -> str:
+    """Why the backend cannot be timed at this, or nothing. What it lacks altogether its verdict says."""
+    backend = cell.backend
+    if backend.function(workload.op) is None:
+        return ""
+    if cell.dtype not in backend.dtypes(workload.op):
+        return f"{backend.name} does not claim {workload.op} in {cell.dtype}"
+    missing = [p for p in workload.parameters if p not in backend.parameters(cell.operation)]
+    return f"{backend.name}'s {workload.op} does not take {', '.join(missing)}" if missing else ""
+
+
+@lru_cache(maxsize=1)
+def _draw(workload: Workload, dtype: str) -> list[Drawn]:
+    return workload.draw(dtype)
