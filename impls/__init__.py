@@ -67,10 +67,11 @@ class Backend:
         dtypes = getattr(self.module, "dtypes", DEFAULT_DTYPES)
         return tuple(format_of(d).name for d in (dtypes(operation) if callable(dtypes) else dtypes))
 
-    def arithmetic(self, operation: str, dtype: str) -> Arithmetic:
-        """What the module declares, or the default."""
+    def arithmetic(self, operation: str, dtype: str, gradient: bool = True) -> Arithmetic:
+        """What the module declares, or the default; gradient=False asks for the values alone, where it distinguishes."""
         declared = getattr(self.module, "arithmetic", None)
-        arithmetic = declared(operation, dtype) if declared else Arithmetic(dtype)
+        distinguishes = {"gradient": gradient} if declared and _takes(declared, "gradient") else {}
+        arithmetic = declared(operation, dtype, **distinguishes) if declared else Arithmetic(dtype)
         if not isinstance(arithmetic, Arithmetic):
             raise TypeError(
                 f"{self.name}: arithmetic({operation!r}, {dtype!r}) must return an Arithmetic, got {arithmetic!r}"

@@ -179,8 +179,7 @@ def arithmetic(operation, dtype, gradient=True):
         return Arithmetic(dtype, accumulator=dtype if adds_to_stored else None, rounding=rounding)
     if operation == "softmax" and not gradient:
         return Arithmetic(dtype, rounding=rounding)
-    adds_to_stored = not cuda and (operation == "rnn" or (operation == "lstm" and not onednn))
-    accumulator = dtype if adds_to_stored else None
+    accumulator = dtype if operation == "lstm" and not cuda and not onednn else None
     return Arithmetic(dtype, intermediates=dtype, accumulator=accumulator, function_ulps=0.5, rounding=rounding)
 
 
@@ -191,11 +190,11 @@ def _defect_of_onednn(x, w, stride, padding, dilation):
         return None
     starts = range(-padding, width + padding - dilation * (taps - 1), stride)
     if channels == 1 and len(starts) == 1 and stride > 1:
-        return "pytorch#169688: output of width 1, stride over 1: rows are mixed up"
+        return "as in pytorch#169688, one channel, output of width 1, stride over 1: its rows are mixed up"
     if x.dtype == torch.bfloat16 and any(
         not any(0 <= start + dilation * tap < width for start in starts) for tap in range(taps)
     ):
-        return "oneDNN#5942: a weight that meets only padding: its gradient is stray memory, or the process ends"
+        return "oneDNN#5942, a weight that meets only padding: its gradient is stray memory, or the process ends"
     return None
 
 

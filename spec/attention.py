@@ -19,14 +19,15 @@ def attention(q, k, v, mask=None, causal=False):
 def attention_vjp(q, k, v, dy, mask=None, causal=False):
     """dP = dy vᵀ, dS = P ⊙ (dP − Σₑ dyₑ yₑ), ∂L/∂q = dS k / √d_k, ∂L/∂k = dSᵀ q / √d_k, ∂L/∂v = Pᵀ dy.
 
-    Only L = log Σ e^S is kept of the forward: the weights are recomputed as P = e^(S − L), and softmax's Σⱼ Pⱼ dPⱼ is
-    written Σₑ dyₑ yₑ. These forms need no row of P at once (Dao 2023, FlashAttention-2, §3.1), and are the least
+    Only y and L = log Σ e^S are kept of the forward: the weights are recomputed as P = e^(S − L), and softmax's Σⱼ Pⱼ dPⱼ
+    is written Σₑ dyₑ yₑ. These forms need no row of P at once (Dao 2023, FlashAttention-2, §3.1), and are the least
     favourable for rounding: that of S in the forward and that of S here do not cancel.
     """
     where = may_attend(q, k, mask, causal)
     L = log_sum_exp(scores(q, k), where)
     P = np.where(where, np.exp(np.where(where, scores(q, k) - L, 0)), 0)
-    dS = P * (dy @ v.mT - np.sum(dy * (P @ v), axis=-1, keepdims=True)) / np.sqrt(k.shape[-1])
+    dy_y = (dy[..., None, :] @ (P @ v)[..., None])[..., 0]
+    dS = P * (dy @ v.mT - dy_y) / np.sqrt(k.shape[-1])
     return dS @ k, dS.mT @ q, P.mT @ dy
 
 

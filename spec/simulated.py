@@ -246,7 +246,12 @@ class Simulated(NumberArray):
         count = (a0 != 0).astype(np.float64) @ (b0 != 0).astype(np.float64)
         terms = Terms(count, unit_a * unit_b * np.sqrt(np.square(a0 / unit_a) @ np.square(b0 / unit_b)))
         total = a_ @ b_
-        result = self._summed(total, terms, np.hypot(terms.root, terms.deviation(total[:1])))
+        deviation = np.hypot(terms.root, terms.deviation(total[:1]))
+        fmt = self.simulation.arithmetic.accumulator
+        lost = fmt.smallest_normal if self.simulation.arithmetic.flush else fmt.tiny / 2
+        if np.any(np.abs(total[0]) < count[0] * lost / fmt.u):  # terms may underflow, each losing this much
+            deviation = np.hypot(deviation, np.sqrt(3) / fmt.u * lost * count)
+        result = self._summed(total, terms, deviation)
         if self._may_overflow(unit_a * unit_b * np.max(count, initial=0)):
             result._overflow_underway(np.abs(a0) @ np.abs(b0))
         return result
@@ -262,8 +267,10 @@ class Simulated(NumberArray):
         """An open sum that goes on: its order is as free as if all terms had been there from the start."""
         arithmetic = self.simulation.arithmetic
         summands = []
+        both = all(isinstance(x, Simulated) and x.terms for x in (a, b))
+        apart = both and arithmetic.sums.p < arithmetic.accumulator.p  # two products, each stored by its own kernel
         for x in (a, b):
-            if isinstance(x, Simulated) and x.terms:
+            if isinstance(x, Simulated) and x.terms and not apart:
                 summands += [
                     x.before if x.format is not arithmetic.accumulator else x.values,
                     x.terms.number,
@@ -329,10 +336,11 @@ class Simulated(NumberArray):
             noise = np.where(np.isfinite(noise), noise, 0.0)  # an infinity is not perturbed
         np.add(result[-perturbed.shape[0] :], noise, out=perturbed)
         size = np.abs(result[0])
-        low = (size < fmt.smallest_normal) & (size > 0)
+        flush = self.simulation.arithmetic.flush
+        low = (size < fmt.smallest_normal * (2 if flush else 1)) & (size > 0)
         if np.any(low):
-            if self.simulation.arithmetic.flush:
-                perturbed[np.abs(perturbed) < fmt.smallest_normal] = 0
+            if flush:  # and what a clamped exp leaves within a binade of it
+                perturbed[np.abs(perturbed) < 2 * fmt.smallest_normal] = 0
             else:
                 perturbed += (
                     low * (fmt.tiny / 2 * self.simulation.magnification) * self.simulation.uniform(perturbed.shape)

@@ -1,12 +1,14 @@
 """Speed: what is timed, on which inputs, by which clock and against which roofline, and the table of it all."""
 
-import datetime
+import io
 import os
-import platform
+import shutil
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle, groupby, islice, zip_longest
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from ..spec import OPERATIONS
 from .cases import Case, Drawn
 
 BEYOND_CACHES = 1 << 27  # bytes of inputs to cycle through, so that every round finds its own in memory
+WARM = 24  # calls, after which an allocator asks for fresh pages no more
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,21 +181,42 @@ class Device:
             durations.append(self.timer() - start)
         return durations
 
-    def roofline(self, dtype: str) -> tuple[float, float]:
-        """FLOP/s of a large matrix product and bytes/s of a large copy, read and written: the best of some rounds."""
-        n = 8192 if self.kind == "cuda" else 2048
-        a, b = torch.randn(2, n, n, device=self.kind).to(getattr(torch, dtype))
-        source = torch.ones(BEYOND_CACHES, dtype=torch.int8, device=self.kind)
-        target = torch.empty_like(source)
-        product = min(self.seconds(lambda: torch.mm(a, b), 8)[1:])
-        copy = min(self.seconds(lambda: target.copy_(source), 12)[1:])
-        return 2 * n**3 / product, 2 * source.nbytes / copy
+
+class Roofline:
+    """The best rates seen in this run of a large matrix product (FLOP/s) and of a copy (bytes/s, read and written).
+
+    Measured again beside every benchmark, so that a moment in which the machine was busy does not lower it. The copy is
+    as an operation's: its source lies beyond the caches, its target where the allocator puts it.
+    """
+
+    def __init__(self, device: Device, dtype: str):
+        self.device, self.dtype = device, dtype
+        n, size = (8192, 1 << 28) if device.kind == "cuda" else (2048, 1 << 24)
+        self.factors = torch.randn(2, n, n, device=device.kind).to(getattr(torch, dtype))
+        self.sources = cycle(torch.ones(BEYOND_CACHES // (1 << 24), size, dtype=torch.int8, device=device.kind))
+        self.flops = self.bytes = 0.0
+        for _ in range(WARM):
+            next(self.sources).clone()
+
+    def measure(self) -> None:
+        n = self.factors.shape[-1]
+        product = min(self.device.seconds(lambda: self.factors[0] @ self.factors[1], 2))
+        copies = [self.device.seconds(source.clone, 1)[0] for source in islice(self.sources, 4)]
+        self.flops = max(self.flops, 2 * n**3 / product)
+        self.bytes = max(self.bytes, 2 * next(self.sources).nbytes / min(copies))
+
+    def fraction(self, row: dict[str, Any]) -> float:
+        return max(row["flops"] / self.flops, row["bytes"] / self.bytes) / row["median"]
+
+    def __str__(self) -> str:
+        rates = f"product {self.flops / 1e9:.0f} GFLOP/s, copy {self.bytes / 1e9:.1f} GB/s"
+        return f"roofline, {self.device.kind} {self.dtype}: {rates}"
 
 
 @contextmanager
 def machine_threads() -> Iterator[int]:
     """PyTorch's threads are as many as this process has processors; the suite, whose examples are tiny, keeps to one."""
-    before, threads = torch.get_num_threads(), _processors()
+    before, threads = torch.get_num_threads(), processors()
     torch.set_num_threads(threads)
     try:
         yield threads
@@ -200,7 +224,7 @@ def machine_threads() -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _processors() -> int:
+def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -208,25 +232,25 @@ class Speeds:
     """What a session has timed: a pytest plugin that shows it in place of pytest-benchmark's table, and saves it."""
 
     def __init__(self, environment: dict[str, Any]):
-        self.environment = environment
-        self.rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}  # peers by workload, property and dtype
-        self.rooflines: dict[tuple[Device, str], tuple[float, float]] = {}
+        self.environment = environment | {"threads": processors(), "load_average": _load()}
+        self.peers: dict[tuple[str, str, str], list[dict[str, Any]]] = {}  # rows by workload, property and dtype
+        self.rooflines: dict[tuple[str, str], Roofline] = {}
         self.notes: list[str] = []
 
-    def roofline(self, device: Device, dtype: str) -> tuple[float, float]:
-        if (device, dtype) not in self.rooflines:
-            self.rooflines[device, dtype] = device.roofline(dtype)
-        return self.rooflines[device, dtype]
+    def roofline(self, device: Device, dtype: str) -> Roofline:
+        if (device.kind, dtype) not in self.rooflines:
+            self.rooflines[device.kind, dtype] = Roofline(device, dtype)
+        return self.rooflines[device.kind, dtype]
 
     def add(self, row: dict[str, Any]) -> None:
-        """A benchmark's extra_info; its peers' are brought up to date."""
-        peers = self.rows.setdefault((row["workload"], row["property"], row["dtype"]), [])
-        peers.append(row)
-        for one in peers:
-            others = [other for other in peers if other is not one]
-            if others:
-                best = min(others, key=lambda other: other["median"])
-                one["best_peer"], one["times_best_peer"] = best["impl"], best["median"] / one["median"]
+        """A benchmark's extra_info. What compares it with others follows them, to the end of the session."""
+        self.peers.setdefault((row["workload"], row["property"], row["dtype"]), []).append(row)
+        for peers in self.peers.values():
+            for one in peers:
+                one["roofline"] = self.rooflines[one["device"], one["dtype"]].fraction(one)
+                if others := [other for other in peers if other is not one]:
+                    best = min(others, key=lambda other: other["median"])
+                    one["best_peer"], one["times_best_peer"] = best["impl"], best["median"] / one["median"]
 
     def pytest_benchmark_group_stats(self, config: pytest.Config) -> list | None:
         """Nothing for pytest-benchmark's own table, unless an option asks for what it alone can show."""
@@ -234,64 +258,57 @@ class Speeds:
         return None if any(config.getoption(option) for option in asked) else []
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
-        output_json["opspec"] = {"environment": self.environment, "rooflines": self._rooflines(), "notes": self.notes}
+        rooflines = [str(r) for r in self.rooflines.values()]
+        output_json["opspec"] = {"environment": self.environment, "rooflines": rooflines, "notes": self.notes}
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.ensure_newline()
         terminalreporter.section("speed")
-        file = terminalreporter._tw._file
-        console = Console(file=file, width=None if file.isatty() else 150, highlight=False, emoji=False)
-        if self.rows:
-            console.print(self.table())
-            console.print(
-                "time: median of the rounds, and the interquartile range in per cent of it; roofline: the time that the "
-                "products or the bytes would\ntake at these rates, whichever is more, over the time taken; peer: the "
-                "best other backend's time over this one's, so over 1 is faster",
-                soft_wrap=True,
-            )
-        for line in [*self._rooflines(), *self.notes]:
-            console.print(line, soft_wrap=True)
+        for line in self.lines(shutil.get_terminal_size((120, 24)).columns):
+            terminalreporter.write_line(line)
 
-    def table(self) -> Table:
-        table = Table(header_style="bold", title=f"{datetime.date.today()}, {_machine()}", title_justify="left")
-        table.add_column("operation", no_wrap=True)
-        table.add_column("size")
-        for heading in ("", "backend", "dtype"):
+    def lines(self, width: int) -> list[str]:
+        e = self.environment
+        lines = [f"{e['date']}, {e['device']}, {e['threads']} threads, load average before {e['load_average']}"]
+        lines += map(str, self.rooflines.values())
+        if self.peers:
+            console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+            console.print(self._table())
+            lines += console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+            lines += [
+                "median and best of the rounds, iqr: interquartile range over median; rate: at the median",
+                "roofline: the least time that products and bytes take at the roofline's rates, over the median",
+                "peer: the best other backend's median over this one's; over 1 is faster",
+            ]
+        return lines + self.notes
+
+    def _table(self) -> Table:
+        table = Table(pad_edge=False)
+        for heading in ("operation", "", "backend"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("time", "iqr", "rate", "roofline", "peer"):
+        for heading in ("median", "iqr", "best", "rate", "roofline", "peer"):
             table.add_column(heading, justify="right", no_wrap=True)
-        shown = ""
-        for peers in self.rows.values():
-            for n, row in enumerate(peers):
-                new = row["workload"] != shown
-                shown = row["workload"]
-                if new:
-                    table.add_section()
-                table.add_row(row["op"] if new else "", row["sizes"] if new else "", *_cells(row, first=n == 0))
+        for _, groups in groupby(self.peers.values(), key=lambda peers: (peers[0]["workload"], peers[0]["dtype"])):
+            rows = [(row["property"] if n == 0 else "", row) for peers in groups for n, row in enumerate(peers)]
+            first = rows[0][1]
+            words = [first["op"], *textwrap.wrap(f"{first['dtype']} {first['sizes']}", 28)]
+            words = [*words[: len(rows) - 1], "\n".join(words[len(rows) - 1 :])]  # beside the rows, as far as they go
+            for word, (property_, row) in zip_longest(words, rows):
+                table.add_row(word, property_, row["impl"], *_figures(row))
+            table.add_section()
         return table
 
-    def _rooflines(self) -> list[str]:
-        return [
-            f"roofline, {device.kind} {dtype}: product {flops / 1e9:.0f} GFLOP/s, copy {bytes_ / 1e9:.1f} GB/s"
-            for (device, dtype), (flops, bytes_) in self.rooflines.items()
-        ]
 
-
-def _cells(row: dict[str, Any], first: bool) -> list[str]:
-    peer = f"{row['times_best_peer']:.2f}" if "times_best_peer" in row else ""
+def _figures(row: dict[str, Any]) -> list[str]:
     return [
-        row["property"] if first else "",
-        row["impl"],
-        row["dtype"],
         f"{row['median'] * 1e3:.3f} ms",
         f"{row['iqr'] / row['median']:.0%}",
+        f"{row['best'] * 1e3:.3f} ms",
         f"{row['rate'] / 1e9:.1f} {row['unit']}",
         f"{row['roofline']:.0%}",
-        peer,
+        f"{row['times_best_peer']:.2f}" if "times_best_peer" in row else "",
     ]
 
 
-def _machine() -> str:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{device}, {_processors()} CPU threads{load}"
+def _load() -> float | None:
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None

@@ -112,10 +112,12 @@ class Case:
 
     def _gain(self, name: str, shape: tuple[int, ...]) -> float:
         """Weights are scaled so that sums stay of order one; integers and values about their limits are left alone."""
-        if self.values in ("integers", "ties") or not name.startswith(("W", "w")):
+        integral = self.values in ("integers", "ties") and self.operation.polynomial() and not self.operation.recurrent
+        if integral or not name.startswith(("W", "w")):
             return 1.0
         fan_in = {"W": shape[0], "w": int(np.prod(shape[:-1]))}.get(name, shape[-1] if len(shape) == 2 else shape[1])
-        return (4.0 if self.values == "saturating" else 1.0) / np.sqrt(fan_in)
+        saturating = self.values == "saturating" and "S" not in self.sizes  # gates, not logits
+        return (4.0 if saturating else 1.0) / np.sqrt(fan_in)
 
     def _lay_out(self, array: np.ndarray) -> np.ndarray:
         return lay_out(array, self.layout)
@@ -165,7 +167,9 @@ def cases(
         if mask["mask"] != "none":
             mask |= {"mask_batch": draw(st.booleans()), "mask_heads": draw(st.booleans())}
     without: tuple[str, ...] = ()
-    if op.recurrent and chosen.get("activation") in ("identity", "relu"):
+    if operation == "mse":
+        without = DISCRETE
+    elif op.recurrent and chosen.get("activation") in ("identity", "relu"):
         without = EXPLOSIVE
     elif steep and (
         {"softmax", "lstm", "attention", "multihead_attention"} & {operation}
@@ -300,6 +304,9 @@ VALUES: dict[str, Callable[..., np.ndarray]] = {
 
 FLAT = ("huge", "offset")
 """Where sigmoid, tanh and softmax are constant."""
+
+DISCRETE = ("offset",)
+"""Where a difference takes a dozen values, whose squares' rounding errors are copies of one another."""
 
 EXPLOSIVE = ("saturating", "large", "huge")
 """What an unbounded recurrence would carry out of every format."""

@@ -192,9 +192,14 @@ class Expectation:
         return Judgement("pass", worst, output=self.name, statistics=(statistics,))
 
     def _statistics(self, error: np.ndarray, finite: np.ndarray) -> Statistics:
-        """Elements of one magnitude may share their rounding errors, as equal rows do: only the first of them counts."""
+        """Elements with one mantissa, in the coarsest format on the way, may share their rounding errors, as equal rows
+        do: only the first of them counts.
+        """
+        arithmetic = self.population.simulation.arithmetic
+        coarsest = min(arithmetic.storage, arithmetic.intermediates, arithmetic.sums, key=lambda f: f.p)
         use = np.zeros(error.size, bool)
-        use[np.unique(np.abs(self.truth.high), return_index=True)[1]] = True
+        mantissa = np.frexp(np.abs(round_to(self.truth.high, coarsest)))[0]
+        use[np.unique(mantissa, return_index=True)[1]] = True
         use = use.reshape(error.shape) & finite & (self.scale > 0) & np.isfinite(self.scale)
         if not hasattr(self, "_replicates"):
             object.__setattr__(self, "_replicates", replicate_errors(self.population, self.rng))
@@ -215,15 +220,16 @@ def tolerance(population: Simulated, m: np.ndarray, comparisons: int) -> np.ndar
     if population.exact:
         return np.zeros(m.shape)
     noise = tolerance_factor(comparisons, population.simulation.replicates - 1) * population.spread()
-    return rounding(np.abs(m) + np.where(np.isfinite(noise), noise, 0.0), arithmetic) + noise
+    twice = arithmetic.accumulator.u * np.abs(m)  # rounded to the accumulator first, a result may pass the middle
+    return rounding(np.abs(m) + np.where(np.isfinite(noise), noise, 0.0), arithmetic) + noise + twice
 
 
 def rounding(m: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
-    """Half an ulp of the storage format at m; all of it below the smallest normal number where that is flushed."""
+    """Half an ulp of the storage format at m; all of it where that may be flushed."""
     fmt = arithmetic.storage
     _, exponent = np.frexp(np.where(np.isfinite(m), m, 0.0))
     half = np.ldexp(0.5, np.maximum(exponent - fmt.p, fmt.e_min - fmt.p + 1))
-    return np.where(np.abs(m) < fmt.smallest_normal, fmt.smallest_normal, half) if arithmetic.flush else half
+    return np.where(np.abs(m) < 2 * fmt.smallest_normal, 2 * fmt.smallest_normal, half) if arithmetic.flush else half
 
 
 def replicate_errors(population: Simulated, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,10 @@ class Suite:
         properties = _known(config, "property", [*PROPERTIES, BAD_INPUT])
         self.cells = list(cells(self.backends, operations, dtypes, properties))
         if self.chosen and not any(isinstance(c, BrokenBackend) or c.dtype != "-" for c in self.cells):
-            # What is left are operations that no backend defines: worth showing only where one of them was asked for.
-            if not self.cells or not operations or any(set(operations) & set(b.operations) for b in self.sound):
-                have = "; ".join(f"{b.name} has {', '.join(map(_in_dtypes(b), b.operations))}" for b in self.sound)
+            # Cells of operations that no backend defines may be left: worth showing where just those were asked for.
+            sound = [b for b in self.backends if isinstance(b, Backend)]
+            if not self.cells or any(b.function(op) for b in sound for op in operations or OPERATIONS):
+                have = "; ".join(f"{b.name} has {_operations_in_dtypes(b)}" for b in sound)
                 raise pytest.UsageError(f"nothing to judge with these operations, dtypes and properties: {have}")
         self.runner = Runner(self.seed, _case(config))
         paths = [] if config.option.collectonly else [Path(p) for p in config.getoption("conformance_report")]
@@ -47,10 +48,6 @@ class Suite:
             self.report = Report(environment(config, self.seed), paths)
         except OSError as error:
             raise pytest.UsageError(f"--conformance-report: cannot be written: {error}") from None
-
-    @property
-    def sound(self) -> list[Backend]:
-        return [b for b in self.backends if isinstance(b, Backend)]
 
     def judge(self, cell: Cell | BrokenBackend) -> Result:
         result = self.runner.run(cell)
@@ -134,7 +131,7 @@ def pytest_configure(config: pytest.Config) -> None:
         seed = config.option.hypothesis_seed
         raise pytest.UsageError(f"--hypothesis-seed: {seed!r} must be an integer") from None
     if config.getoption("numprocesses", None) and (config.getoption("impl") or config.getoption("conformance_report")):
-        raise pytest.UsageError("the matrix and the reports come from one process: run without pytest-xdist's -n")
+        raise pytest.UsageError("the matrix and the reports come from one process: run with -n 0, without pytest-xdist")
     if config.getoption("impl") and (here := str(config.invocation_params.dir)) not in sys.path:
         sys.path.append(here)  # as `python -m pytest` does; last, so that it hides nothing
     suite = Suite(config)
@@ -234,10 +231,12 @@ def _load_all(names: Iterable[str]) -> list[Backend | BrokenBackend]:
             raise pytest.UsageError(str(error)) from None
         except KeyboardInterrupt:
             raise
+        except Exception as error:
+            backends.append(BrokenBackend.of(name, error))
+            continue
         except BaseException as error:  # sys.exit and pytest.skip are no way out either
-            failure = error if isinstance(error, Exception) else ImportError(f"{type(error).__name__}: {error}")
-            failure.__cause__ = error if failure is not error else error.__cause__
-            backends.append(BrokenBackend.of(name, failure))
+            failure = ImportError(f"{type(error).__name__}: {error}")
+            backends.append(BrokenBackend.of(name, failure.with_traceback(error.__traceback__)))
             continue
         if not backend.operations:
             raise pytest.UsageError(f"backend {name!r} defines none of the operations: {', '.join(OPERATIONS)}")
@@ -247,9 +246,8 @@ def _load_all(names: Iterable[str]) -> list[Backend | BrokenBackend]:
             backends.append(backend)
             files.add(file)
     called = Counter(b.name for b in backends)
-    for backend in backends:
-        if isinstance(backend, Backend) and called[backend.name] > 1:
-            backend.module.NAME = backend.given  # type: ignore[attr-defined]
+    for namesake in [b for b in backends if isinstance(b, Backend) and called[b.name] > 1]:
+        namesake.module.NAME = namesake.given  # type: ignore[attr-defined]
     return backends
 
 
@@ -265,8 +263,8 @@ def _case(config: pytest.Config) -> str | None:
     return words
 
 
-def _in_dtypes(backend: Backend) -> Callable[[str], str]:
-    return lambda operation: f"{operation} in {'/'.join(backend.dtypes(operation))}"
+def _operations_in_dtypes(backend: Backend) -> str:
+    return ", ".join(f"{name} in {'/'.join(backend.dtypes(name))}" for name in backend.operations)
 
 
 def _missing(backend: Backend) -> str:

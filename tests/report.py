@@ -30,6 +30,7 @@ COLOURS = {
     "unsupported": "dim",
     "error": "red",
 }
+REMARKABLE = ("fail", "error", "inconclusive", "known")
 MAIN = ("import", "forward", "gradient")
 
 
@@ -64,39 +65,33 @@ class Report:
     def markdown(self) -> str:
         lines = ["# Conformance", "", summary(self.results), ""]
         for impl, (_, dtypes, rows) in _tables(self.results).items():
-            lines += [
-                f"## {impl}",
-                "",
-                "| operation | property | " + " | ".join(dtypes) + " |",
-                "|---" * (2 + len(dtypes)) + "|",
-            ]
+            lines += [f"## {impl}", ""]
+            if rows:
+                lines += ["| operation | property | " + " | ".join(dtypes) + " |", "|---" * (2 + len(dtypes)) + "|"]
             lines += [
                 f"| {op} | {p} | " + " | ".join(_word(by_dtype.get(d)) for d in dtypes) + " |"
                 for (op, p), by_dtype in rows.items()
             ]
-            lines.append("")
+            lines += ["", *(f"- {note}" for note in _notes(self.results, impl)), ""]
         for r in self.results:
-            if r.verdict in ("fail", "error", "inconclusive", "known"):
-                lines += [
-                    f"### {r.impl} · {r.op} · {r.dtype} · {r.property}: {r.verdict}",
-                    "",
-                    "```",
-                    explain(r),
-                    "```",
-                    "",
-                ]
+            if r.verdict in REMARKABLE:
+                title, text = explain(r).split("\n", 1)
+                lines += [f"### {title}", "", "```", text, "```", ""]
         lines += [f"- {key}: {value}" for key, value in self.environment.items()]
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
         template = jinja2.Environment(autoescape=True).from_string(_HTML)
         tables = {impl: (dtypes, rows) for impl, (_, dtypes, rows) in _tables(self.results).items()}
-        remarkable = [(r, explain(r)) for r in self.results if r.verdict in ("fail", "error", "inconclusive", "known")]
+        notes = {impl: _notes(self.results, impl) for impl in tables}
+        remarkable = [(r, *explain(r).split("\n", 1)) for r in self.results if r.verdict in REMARKABLE]
         return template.render(
             tables=tables,
+            notes=notes,
             summary=summary(self.results),
             symbols=SYMBOLS,
             remarkable=remarkable,
+            remarkable_verdicts=REMARKABLE,
             environment=self.environment,
             word=_word,
         )
@@ -123,10 +118,12 @@ def explain(result: Result) -> str:
     """A failure in words: index, got, expected, tolerance, and the line that reproduces it."""
     lines = [f"{result.impl} · {result.op} · {result.dtype} · {result.property}: {result.verdict}"]
     found = result.counterexample
-    if found and found.get("expected") is not None:
+    if found and isinstance(found["expected"], float):
         where = f"{found['output']}[{', '.join(map(str, found['index']))}]" if found["output"] else "result"
         line = f"{where} = {found['got']!r}, but should be {found['expected']!r}"
-        if found["tolerance"] is not None:
+        if found["tolerance"] == 0:
+            line += " exactly (tolerance 0)"
+        elif found["tolerance"] is not None:
             line += f" ± {found['tolerance']:.3g} ({result.worst:.3g} times the tolerance)"
         lines.append(line)
     output = f" (output {found['output']})" if found and found["output"] else ""
@@ -143,7 +140,9 @@ def explain(result: Result) -> str:
 def summary(results: list[Result]) -> str:
     counts = {v: sum(r.verdict == v for r in results) for v in VERDICTS}
     words = ", ".join(f"{n} {v}" for v, n in counts.items() if n)
-    return f"{len(results)} cells: {words}; {sum(r.examples for r in results):,} examples judged"
+    examples = sum(r.examples for r in results)
+    plural = ["" if n == 1 else "s" for n in (len(results), examples)]
+    return f"{len(results)} cell{plural[0]}: {words}; {examples:,} example{plural[1]} judged"
 
 
 def matrix(results: list[Result], width: int, colour: bool) -> list[str]:
@@ -151,9 +150,10 @@ def matrix(results: list[Result], width: int, colour: bool) -> list[str]:
 
     Dtypes that find no room in the width go to a table of their own; nothing is cut off.
     """
+    output = io.StringIO()
     console = Console(
-        file=io.StringIO(),
-        width=width,
+        file=output,
+        width=10_000,  # so that rich cuts nothing
         force_terminal=colour,
         color_system="standard" if colour else None,  # without a system, rich writes no escape codes at all
         highlight=False,
@@ -169,12 +169,12 @@ def matrix(results: list[Result], width: int, colour: bool) -> list[str]:
             dtypes = dtypes[len(table.columns) - 2 :]
         if more:
             console.print(f"more: {', '.join(more)}{', in this order' if len(more) > 1 else ''}", soft_wrap=True)
-        for line in _not_exercised(results, impl):
-            console.print(Text(line), soft_wrap=True)
+        for note in _notes(results, impl):
+            console.print(Text(note), soft_wrap=True)
     console.print("entries: verdict, worst error over tolerance, examples judged", soft_wrap=True)
     console.print(" · ".join(f"{s} {v}" for v, s in SYMBOLS.items()), soft_wrap=True)
     console.print(summary(results), soft_wrap=True)
-    return console.file.getvalue().splitlines()
+    return output.getvalue().splitlines()
 
 
 def _table(rows: dict[tuple[str, str], dict[str, Result]], dtypes: list[str], more: list[str]) -> Table:
@@ -191,13 +191,20 @@ def _table(rows: dict[tuple[str, str], dict[str, Result]], dtypes: list[str], mo
     return table
 
 
-def _not_exercised(results: list[Result], impl: str) -> list[str]:
-    """Per operation of a backend: what its cells left out, because the backend does not take or support it."""
+def _notes(results: list[Result], impl: str) -> list[str]:
+    """What a backend does not define, and per operation what its cells left out, being not taken or not supported."""
+    own = [r for r in results if r.impl == impl]
+    undefined = [r.op for r in own if _undefined(r)]
+    notes = [f"{SYMBOLS['unsupported']} unsupported, because not defined: {', '.join(undefined)}"] if undefined else []
     left_out: dict[str, list[str]] = {}
-    for r in results:
-        if r.impl == impl and r.verdict != "unsupported":
-            left_out.setdefault(r.op, []).extend(r.not_exercised)
-    return [f"not exercised of {op}: {', '.join(dict.fromkeys(what))}" for op, what in left_out.items() if what]
+    for r in own:
+        left_out.setdefault(r.op, []).extend(r.not_exercised if r.verdict != "unsupported" else ())
+    return notes + [f"not exercised of {op}: {', '.join(dict.fromkeys(w))}" for op, w in left_out.items() if w]
+
+
+def _undefined(result: Result) -> bool:
+    """Its one cell would make a column of its own; a note says it as well."""
+    return result.dtype == "-" and result.verdict == "unsupported"
 
 
 def _entries(rows: list[dict[str, Result]], dtypes: list[str], short: bool = False) -> list[Text]:
@@ -209,7 +216,7 @@ def _entry(results: list[Result | None], short: bool = False) -> Text:
     text = Text()
     for r in filter(None, results):
         text.append(SYMBOLS[r.verdict] if short else _word(r), style=COLOURS[r.verdict])
-    if short:
+    if short and text:
         text.append(f"{sum(r.examples for r in results if r):>{14 - len(text)}}")
     return text
 
@@ -221,6 +228,8 @@ def _tables(
     tables: dict[str, tuple[list[str], list[str], dict]] = {}
     for r in results:
         properties, dtypes, rows = tables.setdefault(r.impl, ([], [], {}))
+        if _undefined(r):
+            continue
         for known, name in ((properties, r.property), (dtypes, r.dtype)):
             if name not in known:
                 known.append(name)
@@ -238,11 +247,13 @@ def _word(result: Result | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no infinities: they become strings."""
+    """JSON has neither infinities, which become strings, nor NumPy's numbers."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, np.integer | np.bool_):
+        return value.item()
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else str(value)
     return value
@@ -263,36 +274,41 @@ def _version(distribution: str) -> str:
 
 
 _HTML = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>opspec conformance</title>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>opspec conformance</title>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1a1a1a }
-table { border-collapse: collapse; margin: 1rem 0 2rem } th, td { padding: .2rem .8rem; text-align: left }
-th { border-bottom: 2px solid #888 } tr.first td { border-top: 1px solid #ccc }
-td.verdict { font-variant-numeric: tabular-nums; white-space: pre; font-family: ui-monospace, monospace; font-size: 13px }
+table { border-collapse: collapse; margin: .5rem 0 1rem } th, td { padding: .15rem .8rem; text-align: left }
+th { border-bottom: 2px solid #888 } tr.first td { border-top: 1px solid #999 } h2 { margin-top: 2rem }
+td.verdict { font: 13px ui-monospace, monospace; white-space: pre; border: 1px solid #fff }
 .pass { background: #e4f5e4 } .fail, .error { background: #fbdcdc } .known { background: #fdf3d0 }
-.inconclusive { background: #f0e2f7 } .unsupported { color: #888 }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto } dt { font-weight: 600 }
+.inconclusive { background: #f0e2f7 } .unsupported { color: #888 } td a { color: inherit; text-decoration-style: dotted }
+.note { color: #555; margin: 0 }
+pre { background: #f6f6f6; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
+dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1.5rem } dt { font-weight: 600 } dd { margin: 0 }
 </style>
 <h1>Conformance</h1>
-<p>{{ summary }}.</p>
+<p>{{ summary }}; {{ environment.date }}.</p>
 <p>Each entry: verdict, worst error over tolerance, examples judged.
 {% for verdict, symbol in symbols.items() %}
 <span class="{{ verdict }}">&nbsp;{{ symbol }} {{ verdict }}&nbsp;</span>
 {% endfor %}</p>
 {% for impl, (dtypes, rows) in tables.items() %}
 <h2>{{ impl }}</h2>
-<table><tr><th>operation<th>property{% for d in dtypes %}<th>{{ d }}{% endfor %}</tr>
+{% if rows %}<table><tr><th>operation<th>property{% for d in dtypes %}<th>{{ d }}{% endfor %}</tr>
 {% set seen = namespace(op="") %}
 {% for (op, property), by_dtype in rows.items() %}
 <tr{% if op != seen.op %} class="first"{% endif %}><td>{{ op if op != seen.op else "" }}<td>{{ property }}
-{% for d in dtypes %}{% set r = by_dtype.get(d) %}
-<td class="verdict {{ r.verdict if r else "" }}" title="{{ r.reason if r else "" }}">{{ word(r) }}
+{% for d in dtypes %}{% set r = by_dtype.get(d) %}{% set link = r and r.verdict in remarkable_verdicts %}
+<td class="verdict {{ r.verdict if r else "" }}" title="{{ r.reason if r else "" }}">
+{%- if link %}<a href="#{{ impl }}-{{ op }}-{{ d }}-{{ property }}">{% endif %}{{ word(r) }}{% if link %}</a>{% endif %}
 {%- endfor %}</tr>
 {% set seen.op = op %}{% endfor %}
-</table>
-{% endfor %}
-{% for r, text in remarkable %}
-<h3>{{ r.impl }} · {{ r.op }} · {{ r.dtype }} · {{ r.property }}</h3>
+</table>{% endif %}
+{% for note in notes[impl] %}<p class="note">{{ note }}</p>
+{% endfor %}{% endfor %}
+{% if remarkable %}<h2>Findings</h2>{% endif %}
+{% for r, title, text in remarkable %}
+<h3 id="{{ r.impl }}-{{ r.op }}-{{ r.dtype }}-{{ r.property }}">{{ title }}</h3>
 <pre>{{ text }}</pre>
 {% endfor %}
 <h2>Environment</h2>
