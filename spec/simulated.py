@@ -201,8 +201,8 @@ class Simulated(NumberArray):
             return array.relaid(lambda v: ufunc(*(v if i is array else i for i in inputs)))
         if ufunc is np.negative:
             return self.relaid(np.negative)
-        if ufunc in _EXACT:
-            return self.wrap(ufunc(*values), *inputs)
+        if ufunc is np.maximum:
+            return self.wrap(self._maximum(*values), *inputs)
         result = ufunc(*values)
         if ufunc in _FUNCTIONS:
             self.simulation.first_order &= _is_linear(
@@ -345,21 +345,31 @@ class Simulated(NumberArray):
                 perturbed += (
                     low * (fmt.tiny / 2 * self.simulation.magnification) * self.simulation.uniform(perturbed.shape)
                 )
-        if np.any(size >= fmt.largest * (1 - 2.0**-6)):
+        if not self.simulation.first_order or np.any(size >= fmt.largest * (1 - 2.0**-6)):
             beyond = np.abs(perturbed) > fmt.largest
             perturbed[beyond] = np.copysign(np.inf, perturbed[beyond])
         return Simulated(values, self.simulation, fmt)
+
+    def _maximum(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Near the kink replicates go on as the larger argument does: few of them would show what lies beyond it."""
+        larger = np.maximum(a, b)
+        if larger.shape[0] > 1:
+            d = a - b
+            larger[1:] = np.where(self._undecided(d), larger[:1] + np.abs(d[1:] - d[:1]), larger[1:])
+        return larger
+
+    def _undecided(self, d: np.ndarray) -> np.ndarray:
+        """Where the noise could give a difference either sign."""
+        spread = _root_mean_square(d[1:] - d[:1]) / self.simulation.reduction
+        return (np.abs(d[0]) <= UNDECIDED_WITHIN * spread) & (spread > 0)
 
     def _compare(self, ufunc, a: np.ndarray, b: np.ndarray):
         truth = ufunc(a, b)
         if truth.shape[0] == 1:
             return truth[0]
-        d = a - b
-        spread = _root_mean_square(d[1:] - d[:1]) / self.simulation.reduction
-        open_ = (np.abs(d[0]) <= UNDECIDED_WITHIN * spread) & (spread > 0)
         coins = self.simulation.uniform(truth.shape) > 0
         coins[0] = truth[0]
-        return self.wrap(np.where(open_, coins, truth[:1]))
+        return self.wrap(np.where(self._undecided(a - b), coins, truth[:1]))
 
 
 class Terms(NamedTuple):
@@ -409,7 +419,6 @@ def _unit(a: np.ndarray) -> float:
     return float(np.max(size, where=np.isfinite(size), initial=0.0)) or 1.0
 
 
-_EXACT = {np.maximum, np.minimum}
 _ROUNDED = {np.add, np.subtract, np.multiply, np.divide, np.sqrt}
 _FUNCTIONS = {np.exp, np.log, np.tanh}
 _COMPARISONS = {np.greater, np.less, np.equal}

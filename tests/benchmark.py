@@ -286,7 +286,7 @@ class Speeds:
         table = Table(pad_edge=False)
         for heading in ("operation", "", "backend"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("median", "iqr", "best", "rate", "roofline", "peer"):
+        for heading in ("median, ms", "iqr", "best, ms", "rate", "roofline", "peer"):
             table.add_column(heading, justify="right", no_wrap=True)
         for _, groups in groupby(self.peers.values(), key=lambda peers: (peers[0]["workload"], peers[0]["dtype"])):
             rows = [(row["property"] if n == 0 else "", row) for peers in groups for n, row in enumerate(peers)]
@@ -301,9 +301,9 @@ class Speeds:
 
 def _figures(row: dict[str, Any]) -> list[str]:
     return [
-        f"{row['median'] * 1e3:.3f} ms",
+        f"{row['median'] * 1e3:.3f}",
         f"{row['iqr'] / row['median']:.0%}",
-        f"{row['best'] * 1e3:.3f} ms",
+        f"{row['best'] * 1e3:.3f}",
         f"{row['rate'] / 1e9:.1f} {row['unit']}",
         f"{row['roofline']:.0%}",
         f"{row['times_best_peer']:.2f}" if "times_best_peer" in row else "",

@@ -117,6 +117,8 @@ class Case:
             return 1.0
         fan_in = {"W": shape[0], "w": int(np.prod(shape[:-1]))}.get(name, shape[-1] if len(shape) == 2 else shape[1])
         saturating = self.values == "saturating" and "S" not in self.sizes  # gates, not logits
+        if self.values == "negative":  # whose products are all of one sign
+            return 1.0 / fan_in
         return (4.0 if saturating else 1.0) / np.sqrt(fan_in)
 
     def _lay_out(self, array: np.ndarray) -> np.ndarray:
@@ -169,6 +171,8 @@ def cases(
     without: tuple[str, ...] = ()
     if operation == "mse":
         without = DISCRETE
+    elif operation == "multihead_attention":
+        without = STEEP_SCORES
     elif op.recurrent and chosen.get("activation") in ("identity", "relu"):
         without = EXPLOSIVE
     elif steep and (
@@ -275,8 +279,8 @@ def _scaled(exponent: float) -> Callable[..., np.ndarray]:
 
 
 def _mixed(rng, shape, fmt, special):
-    """Magnitudes over a factor of 10⁶ (of 64 in float16)."""
-    exponent = min(10, fmt.e_max // 5)
+    """Magnitudes over a factor of 10⁶, of 64 in 16 bits."""
+    exponent = 10 if fmt.p >= 24 else 3
     return rng.standard_normal(shape) * 2.0 ** rng.integers(-exponent, exponent + 1, shape)
 
 
@@ -302,8 +306,11 @@ VALUES: dict[str, Callable[..., np.ndarray]] = {
 """Distributions of values; the first is what a failing case shrinks to."""
 
 
-FLAT = ("huge", "offset")
+FLAT = ("huge", "offset", "large")
 """Where sigmoid, tanh and softmax are constant."""
+
+STEEP_SCORES = (*FLAT, "mixed", "saturating")
+"""What projections would turn into logits so large that the rounding of the projections decides between them."""
 
 DISCRETE = ("offset",)
 """Where a difference takes a dozen values, whose squares' rounding errors are copies of one another."""

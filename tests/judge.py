@@ -153,6 +153,9 @@ class Expectation:
             return self._judge_values(round_to(answer, self.storage))
 
     def _judge_values(self, got: np.ndarray) -> Judgement:
+        if not self.population.simulation.first_order:
+            reason = "the declared arithmetic's noise is not small in a function's argument"
+            return Judgement("inconclusive", reason=reason, output=self.name)
         m, T = self.truth.high, self.tolerance
         known = ~np.isnan(T) | ~np.isfinite(m)  # else the replicates overflow on the way, and anything may come out
         infinite = np.isinf(m) | (np.abs(m) - T > self.storage.largest)
@@ -170,12 +173,6 @@ class Expectation:
         if np.any(wrong):
             index = _first(wrong)
             return self._fail(f"{_kind(got[index])}, expected {_kind(m[index])}", index, got, np.inf)
-        if not self.population.simulation.first_order:
-            return Judgement(
-                "inconclusive",
-                reason="the declared arithmetic's noise is not small in a function's argument",
-                output=self.name,
-            )
         finite = known & np.isfinite(got) & ~infinite & ~np.isnan(m) & np.isfinite(T)
         error = np.where(finite, (got - m) - self.truth.low, 0.0)
         excess = np.maximum(np.abs(error) - self.truth.radius, 0.0)

@@ -55,8 +55,8 @@ def trivial_answers(
     blur: float,
     ignore: Collection[int],
 ) -> dict[str, list[np.ndarray]]:
-    """Answers that nobody should accept: zeros, a constant, a scale that is wrong by `blur` (1 %), each of the inputs with the numbers `ignore`
-    taken for 0, and for recurrences the last step computed as if it were the first."""
+    """Answers that nobody should accept: zeros, a constant, a scale that is wrong by `blur` (1 %), each of the inputs
+    with the numbers `ignore` taken for 0, and for recurrences the last step computed as if it were the first."""
     answers = {
         "zeros": [np.zeros_like(m) for m in truths],
         "a constant": [np.full_like(m, np.mean(m) if np.ptp(m) else m.flat[0] + 1) for m in truths],

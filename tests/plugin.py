@@ -117,11 +117,12 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     profile = config.getoption("--hypothesis-profile") or DEFAULT_PROFILE
     try:
-        settings.load_profile(profile)
+        settings.get_profile(profile)  # first: what cannot be loaded would stay the current profile
     except Exception:
         raise pytest.UsageError(
             f"--hypothesis-profile: unknown profile {profile!r}; known: {', '.join(PROFILES)}"
         ) from None
+    settings.load_profile(profile)
     config.option.hypothesis_profile = profile
     if config.getoption("hypothesis_seed") is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))

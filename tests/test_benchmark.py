@@ -20,7 +20,7 @@ from .properties import gradient
 
 EXAMPLES = 30  # judged before a cell is timed: as many as the profile "quick" has
 SECONDS = 0.5  # of rounds per benchmark, within these limits
-LEAST_ROUNDS, MOST_ROUNDS = 7, 200
+LEAST_ROUNDS, MOST_ROUNDS = 5, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,8 @@ def test_speed(job, benchmark, speeds):
         device.flush()
         return next(inputs), {}
 
-    device.seconds(lambda: job.call(*next(inputs)), 2)  # what is compiled or tuned is so on the first calls
-    warming = [device.seconds(lambda: job.call(*next(inputs)), 1)[0]]
-    while len(warming) < WARM and sum(warming) < SECONDS / 2:
+    warming: list[float] = []  # on the first call things are compiled and tuned
+    while len(warming) < 2 or (len(warming) < WARM and sum(warming[1:]) < SECONDS / 2):
         warming += device.seconds(lambda: job.call(*next(inputs)), 1)
     roofline = speeds.roofline(device, job.row["dtype"])
     roofline.measure()
@@ -86,8 +85,8 @@ def test_one_gradient_is_judged_while_gradcheck_has_barely_begun(benchmark, spee
     ours = benchmark.stats.stats.median
     benchmark.extra_info |= {"gradcheck": gradcheck, "ratio": gradcheck / ours}
     speeds.notes.append(
-        f"verifier: attention's gradient {case} judged in {ours * 1e3:.0f} ms, float64, every element; "
-        f"gradcheck (slow mode) takes {gradcheck:.2f} s, {gradcheck / ours:.0f} times as long"
+        f"verifier: every element of the gradient of attention [1,2,64,32], float64, is judged in {ours * 1e3:.0f} ms; "
+        f"gradcheck (slow mode) takes {gradcheck:.1f} s, {gradcheck / ours:.0f} times as long"
     )
 
 
@@ -132,9 +131,11 @@ def job(task, suite, verdicts, request):
         pytest.fail(f"{cell.name} cannot be imported: {cell.reason}", pytrace=False)
     if reason := _unsupported(workload, cell):
         pytest.skip(f"unsupported: {reason}")
-    if str(cell) not in verdicts:
-        verdicts[str(cell)] = Runner(suite.seed, examples=EXAMPLES).run(cell)
-    verdict = verdicts[str(cell)]
+    verdict = verdicts.get(str(cell))
+    for attempt in range(3):  # few examples are inconclusive by chance, now and then; a failure is final
+        if not verdict or verdict.verdict == "inconclusive":
+            verdict = Runner(suite.seed + attempt, examples=EXAMPLES).run(cell)
+    verdicts[str(cell)] = verdict
     if verdict.verdict != "pass":
         word = "" if verdict.verdict == "unsupported" else "red: "
         pytest.skip(f"{word}{verdict.verdict}: {verdict.reason}; {verdict.reproduce}")
