@@ -18,7 +18,7 @@ NAME = "torch"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 dtypes = ("float64", "float32", "float16", "bfloat16")
 _NAN_QUERY = "pytorch#141128: on the CPU a NaN query gives 0, not NaN, where a vector register holds more than its keys"
-KNOWN_DEFECTS = (
+KNOWN_DEFECTS: dict[tuple[str, ...], str] = (
     {
         **{(operation, "special"): _NAN_QUERY for operation in ("attention", "multihead_attention")},
         ("conv2d", "special", "bfloat16"): "oneDNN, not reported yet: an infinite pixel makes its neighbours NaN",

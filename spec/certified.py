@@ -89,7 +89,7 @@ class Certified(NumberArray):
                     rest = x - high[n]
                     low[n] = float(rest)
                     radius[n] = 0.0 if rest == low[n] else np.nextafter(float((rest - low[n]).abs_upper()), np.inf)
-        for n in np.flatnonzero(~np.isfinite(high)):  # beyond float64, or a ball that spans everything
+        for n in np.flatnonzero(~np.isfinite(high)).tolist():  # beyond float64, or a ball that spans everything
             radius[n] = 0.0 if flat[n].is_finite() else np.inf
         return Ball(*(part.reshape(self.values.shape) for part in (high, low, radius)))
 

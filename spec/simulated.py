@@ -98,8 +98,9 @@ class Simulation:
         if size <= pool.size // 4:
             start = int(self.rng.integers(pool.size - size))
             return pool[start : start + size].reshape(shape)
-        start = self.rng.integers(pool.size, size=-(-size // 1024))
-        return np.take(pool, start[:, None] + np.arange(1024), mode="wrap").reshape(-1)[:size].reshape(shape)
+        starts = self.rng.integers(pool.size, size=-(-size // 1024))
+        stretches = (starts[:, None] + np.arange(1024)) % pool.size
+        return pool[stretches].reshape(-1)[:size].reshape(shape)
 
 
 class Simulated(NumberArray):
@@ -271,11 +272,7 @@ class Simulated(NumberArray):
         apart = both and arithmetic.sums.p < arithmetic.accumulator.p  # two products, each stored by its own kernel
         for x in (a, b):
             if isinstance(x, Simulated) and x.terms and not apart:
-                summands += [
-                    x.before if x.format is not arithmetic.accumulator else x.values,
-                    x.terms.number,
-                    x.terms.root,
-                ]
+                summands += [x.values if x.before is None else x.before, x.terms.number, x.terms.root]
             else:
                 values = self.raise_to(x)
                 summands += [values, (values[:1] != 0).astype(np.float64), np.abs(values[:1])]

@@ -55,7 +55,9 @@ class Case:
     @classmethod
     def parse(cls, operation: Operation, text: str) -> "Case":
         """The case that prints as `text`; raises ValueError that names the word which is none."""
-        sizes, parameters, known = {}, {}, {}
+        sizes: dict[str, int] = {}
+        parameters: dict[str, Any] = {}
+        known: dict[str, Any] = {}
         letters = _letters(operation)
         for word in text.split():
             key, _, value = word.partition("=")
@@ -155,7 +157,8 @@ def cases(
         # equal sizes are where a transposition goes unnoticed by every comparison of shapes
         first, second = draw(st.sampled_from(list(itertools.combinations(sizes, 2))), label="equal")
         sizes[first] = sizes[second] = min(sizes[first], sizes[second])
-    chosen, mask = {}, {}
+    chosen: dict[str, Any] = {}
+    mask: dict[str, Any] = {}
     if "causal" in may and draw(st.booleans(), label="causal"):
         chosen["causal"] = True
         sizes["S"] = sizes["M"]

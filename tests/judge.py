@@ -137,7 +137,7 @@ class Expectation:
         if got.dtype != self.storage.dtype:
             return self._fail(f"dtype {got.dtype}, expected {self.storage.dtype}")
         with np.errstate(all="ignore"):
-            return self._judge_values(got.astype(np.float64))
+            return self._judge_values(np.asarray(got).astype(np.float64))
 
     def is_wrong(self, answer: np.ndarray) -> bool:
         """Whether real numbers differ from the truth by what nobody would call rounding."""

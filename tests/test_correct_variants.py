@@ -12,7 +12,7 @@ from opspec.impls import load
 from opspec.tests.planted import backend, judge
 
 correct = load("numpy").module
-VARIANTS = []
+VARIANTS: list = []
 f32 = np.float32
 
 

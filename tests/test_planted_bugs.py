@@ -8,7 +8,7 @@ from opspec.impls import load
 from opspec.tests.planted import backend, judge
 
 correct = load("numpy").module
-BUGS = []
+BUGS: list = []
 
 
 def bug(operation, property_="forward"):
