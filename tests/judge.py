@@ -91,9 +91,10 @@ class Statistics:
             times = abs(self.lean[0]) / typical
             return f"bias: the errors lean {way} zero, {times:.3g} times as far as replicates do (allowed {factor:.3g})"
         rms = np.sqrt(self.energy / self.n)
-        allowed = float(np.mean(rms[1:]) + factor * np.std(rms[1:], ddof=1))
-        if rms[0] > max(allowed, 1.0):
-            return f"RMS: the errors' root mean square is {rms[0]:.3g} times the expected one (allowed {max(allowed, 1.0):.3g})"
+        # Of few elements one alone may be as far out as elements may be; a root mean square of one is allowed in any case.
+        allowed = max(float(np.mean(rms[1:]) + factor * np.std(rms[1:], ddof=1)), factor / np.sqrt(self.n), 1.0)
+        if rms[0] > allowed:
+            return f"RMS: the errors' root mean square is {rms[0]:.3g} times the expected one (allowed {allowed:.3g})"
         return ""
 
 
