@@ -4,7 +4,7 @@ Replicate 0 is unperturbed (float64). After each operation every other replicate
 
 - a rounded result: relative noise, uniform in ±u of the intermediates' format;
 - exp, log, tanh: uniform in ± function_ulps·u, twice: once for every element and once for the whole replicate, because a
-  library's error is a deterministic function of its input;
+  library's error is a deterministic function of its input; for eᶻ also u·|z|, as 2^(z·log₂e) has it, twice;
 - a sum of n terms pᵢ, in any order that does not sort them: normal noise of variance
   u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums' rounding errors for terms of random sign (first part) and of one
   sign (second); a product adds u²/3 · Σpᵢ². A sum stays open while it is added to: x W + b is one sum, whose
@@ -209,33 +209,34 @@ class Simulated(NumberArray):
             self.simulation.first_order &= _is_linear(
                 ufunc, result, self.simulation.u(self.simulation.arithmetic.intermediates)
             )
-            return self._rounded(result, self.simulation.arithmetic.function_ulps, ufunc.__name__)
+            return self._evaluated(ufunc, values[0], result)
         if ufunc not in _ROUNDED:
             return NotImplemented
         # the nearest number to a + b is no farther than a is, or b
         smaller = np.minimum(*map(np.abs, values)) if ufunc in (np.add, np.subtract) else None
         return self._rounded(result, most=smaller)
 
-    def _rounded(
-        self,
-        result: np.ndarray,
-        ulps: float = 1.0,
-        function: str = "",
-        fmt: Format | None = None,
-        most: np.ndarray | None = None,
-    ) -> "Simulated":
-        """One rounding to the intermediates' (or a given) format, by `most` at most, or a function's error in its ulps."""
+    def _evaluated(self, function: np.ufunc, argument: np.ndarray, result: np.ndarray) -> "Simulated":
+        """A library function's error, in part its own for every element, in part common to the replicate."""
+        simulation, arithmetic = self.simulation, self.simulation.arithmetic
+        shape = (simulation.replicates - 1, *result.shape[1:])
+        noise = simulation.uniform(shape) + simulation.common(function.__name__, result.ndim - 1)
+        noise = noise * (arithmetic.function_ulps * simulation.u(arithmetic.intermediates))
+        if function is np.exp:  # as 2^(z·log₂e), whose constant and product are rounded
+            through_exp2 = simulation.uniform(shape) + simulation.common("log2 e", result.ndim - 1)
+            noise = noise + through_exp2 * (simulation.u(arithmetic.accumulator) * np.abs(argument[-shape[0] :]))
+        return self._stored(result, noise * result[-shape[0] :], arithmetic.intermediates)
+
+    def _rounded(self, result: np.ndarray, fmt: Format | None = None, most: np.ndarray | None = None) -> "Simulated":
+        """One rounding to the intermediates' (or a given) format, by `most` at most."""
         simulation = self.simulation
         fmt = fmt or simulation.arithmetic.intermediates
         shape = (simulation.replicates - 1, *result.shape[1:])
-        noise = simulation.uniform(shape)
-        if function:
-            noise = noise + simulation.common(function, result.ndim - 1)
-        size = ulps * simulation.u(fmt) * np.abs(result[-shape[0] :])
+        size = simulation.u(fmt) * np.abs(result[-shape[0] :])
         if most is not None:
             size = np.minimum(size, simulation.magnification * most[-shape[0] :])
-        rounded = self._stored(result, noise * size, fmt)
-        rounded.before = None if function else result
+        rounded = self._stored(result, simulation.uniform(shape) * size, fmt)
+        rounded.before = result
         return rounded
 
     def _matmul(self, a, b) -> "Simulated":
@@ -312,14 +313,17 @@ class Simulated(NumberArray):
         return result
 
     def _may_overflow(self, bound: float) -> bool:
-        return not bound < self.simulation.arithmetic.accumulator.largest / 2
+        return not bound < self._largest / 2
+
+    @property
+    def _largest(self) -> float:
+        """What a sum may reach on its way, parts of it being stored perhaps as finished sums are."""
+        return min(self.simulation.arithmetic.accumulator.largest, self.simulation.arithmetic.sums.largest)
 
     def _overflow_underway(self, magnitude: np.ndarray) -> None:
         """Where terms of both signs could overflow before they cancel, an order of summation decides: not a number."""
         total = np.abs(self.values[:1])
-        undefined = (magnitude > self.simulation.arithmetic.accumulator.largest / 2) & (
-            total < magnitude * (1 - 2.0**-20)
-        )
+        undefined = (magnitude > self._largest / 2) & (total < magnitude * (1 - 2.0**-20))
         for values in (self.values, self.before):
             if values is not None and values.shape[0] > 1:
                 values[1:] = np.where(undefined, np.nan, values[1:])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, groupby, islice, zip_longest
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ..spec import OPERATIONS
 from .cases import Case, Drawn
 
 BEYOND_CACHES = 1 << 27  # bytes of inputs to cycle through, so that every round finds its own in memory
+NOTICEABLE = 0.05  # share of the processors; threads that wait for one another lose many times what others take
 WARM = 24  # calls, after which an allocator asks for fresh pages no more
 
 
@@ -43,7 +45,8 @@ class Workload:
 
     def draw(self, dtype: str) -> list[Drawn]:
         """So many sets of inputs as lie beyond the caches, at least 3."""
-        sets, size = [], 0
+        sets: list[Drawn] = []
+        size = 0
         while len(sets) < 3 or size < BEYOND_CACHES:
             sets.append(Case(OPERATIONS[self.op], self.sizes, len(sets), parameters=self.parameters).draw(dtype))
             size += sum(a.nbytes for a in sets[-1].arrays + sets[-1].cotangents)
@@ -237,7 +240,8 @@ class Speeds:
     """What a session has timed: a pytest plugin that shows it in place of pytest-benchmark's table, and saves it."""
 
     def __init__(self, environment: dict[str, Any]):
-        self.environment = environment | {"threads": processors(), "load_average": _load()}
+        self.environment = environment | {"threads": processors()}
+        self.before = _worked()
         self.peers: dict[tuple[str, str, str], list[dict[str, Any]]] = {}  # rows by workload, property and dtype
         self.rooflines: dict[tuple[str, str], Roofline] = {}
         self.notes: list[str] = []
@@ -264,7 +268,13 @@ class Speeds:
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
         rooflines = [str(r) for r in self.rooflines.values()]
-        output_json["opspec"] = {"environment": self.environment, "rooflines": rooflines, "notes": self.notes}
+        found = {"rooflines": rooflines, "notes": self.notes, "others": self.others()}
+        output_json["opspec"] = {"environment": self.environment, **found}
+
+    def others(self) -> float:
+        """The share of the processors that other processes have taken since the beginning; 0 where nobody can say."""
+        wall, everybody, own = (now - before for now, before in zip(_worked(), self.before, strict=True))
+        return max(everybody - own, 0.0) / (wall * (os.cpu_count() or 1))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.ensure_newline()
@@ -273,8 +283,9 @@ class Speeds:
             terminalreporter.write_line(line)
 
     def lines(self, width: int) -> list[str]:
-        e = self.environment
-        lines = [f"{e['date']}, {e['device']}, {e['threads']} threads, load average before {e['load_average']}"]
+        lines = [", ".join(f"{self.environment[key]}" for key in ("date", "device", "threads")) + " threads"]
+        if (others := self.others()) > NOTICEABLE:
+            lines.append(f"DISTRUST THESE TIMES: {others:.0%} of the processors worked for other processes meanwhile")
         lines += map(str, self.rooflines.values())
         if self.peers:
             console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
@@ -315,5 +326,11 @@ def _figures(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _load() -> float | None:
-    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+def _worked() -> tuple[float, float, float]:
+    """Seconds by the clock, of work of all processors, and of this process and its children; Linux tells."""
+    own = sum(os.times()[:4])
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    except OSError:
+        return time.monotonic(), own, own
+    return time.monotonic(), (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK"), own  # less idle and iowait

@@ -318,7 +318,7 @@ STEEP_SCORES = (*FLAT, "mixed", "saturating")
 DISCRETE = ("offset",)
 """Where a difference takes a dozen values, whose squares' rounding errors are copies of one another."""
 
-EXPLOSIVE = ("saturating", "large", "huge")
+EXPLOSIVE = ("saturating", "large", "huge", "mixed")
 """What an unbounded recurrence would carry out of every format."""
 
 

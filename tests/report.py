@@ -154,7 +154,6 @@ def matrix(results: list[Result], width: int, colour: bool) -> list[str]:
     console = Console(
         file=output,
         width=10_000,  # so that rich cuts nothing
-        force_terminal=colour,
         color_system="standard" if colour else None,  # without a system, rich writes no escape codes at all
         highlight=False,
         legacy_windows=False,

@@ -20,7 +20,7 @@ from .properties import gradient
 
 EXAMPLES = 30  # judged before a cell is timed: as many as the profile "quick" has
 SECONDS = 0.5  # of rounds per benchmark, within these limits
-LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+LEAST_ROUNDS, MOST_ROUNDS = 3, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def test_speed(job, benchmark, speeds):
         device.flush()
         return next(inputs), {}
 
-    warming: list[float] = []  # on the first call things are compiled and tuned
+    warming = []  # on the first call things are compiled and tuned
     while len(warming) < 2 or (len(warming) < WARM and sum(warming[1:]) < SECONDS / 2):
         warming += device.seconds(lambda: job.call(*next(inputs)), 1)
     roofline = speeds.roofline(device, job.row["dtype"])
