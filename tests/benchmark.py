@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, groupby, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from ..spec import OPERATIONS
 from .cases import Case, Drawn
 
 BEYOND_CACHES = 1 << 27  # bytes of inputs to cycle through, so that every round finds its own in memory
+LIBRARIES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_")  # whose environment variables change speeds
 NOTICEABLE = 0.05  # share of the processors; threads that wait for one another lose many times what others take
 WARM = 24  # calls, after which an allocator asks for fresh pages no more
 
@@ -125,16 +126,12 @@ FLOPS: dict[str, Callable[..., tuple[int, int]]] = {
 
 
 def call(backend: Backend, op: str, property_: str) -> Callable[..., Any]:
-    """What is timed: the function or the gradient, in the backend's own arrays, until its results are there."""
-    function, gradient = backend.function(op), backend.gradient(op)
-
-    def forward(arrays, cotangents, parameters):
-        return settle(function(*arrays, **parameters))
-
-    def backward(arrays, cotangents, parameters):
-        return settle(gradient(arrays, cotangents, parameters))
-
-    return forward if property_ == "forward" else backward
+    """What is timed, of arrays, cotangents and parameters in the backend's own: from the call until its results are there."""
+    function: Any = backend.function(op)
+    gradient: Any = backend.gradient(op)
+    if property_ == "gradient":
+        return lambda *inputs: settle(gradient(*inputs))
+    return lambda arrays, cotangents, parameters: settle(function(*arrays, **parameters))
 
 
 def settle(result: Any) -> Any:
@@ -209,7 +206,7 @@ class Roofline:
 
     def measure(self) -> None:
         product = min(min(self.device.seconds(product, 2)) for product in self.products)
-        copies = [self.device.seconds(source.clone, 1)[0] for source in islice(self.sources, 4)]
+        copies = [self.device.seconds(source.clone, 1)[0] for source in islice(self.sources, 12)]
         self.flops = max(self.flops, 2 * self.n**3 / product)
         self.bytes = max(self.bytes, 2 * next(self.sources).nbytes / min(copies))
 
@@ -222,12 +219,12 @@ class Roofline:
 
 
 @contextmanager
-def machine_threads() -> Iterator[int]:
+def machine_threads() -> Iterator[None]:
     """PyTorch's threads are as many as this process has processors; the suite, whose examples are tiny, keeps to one."""
-    before, threads = torch.get_num_threads(), processors()
-    torch.set_num_threads(threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(processors())
     try:
-        yield threads
+        yield
     finally:
         torch.set_num_threads(before)
 
@@ -240,7 +237,8 @@ class Speeds:
     """What a session has timed: a pytest plugin that shows it in place of pytest-benchmark's table, and saves it."""
 
     def __init__(self, environment: dict[str, Any]):
-        self.environment = environment | {"threads": processors()}
+        tuned = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(LIBRARIES)]
+        self.environment = environment | {"threads": " ".join([f"{processors()} threads", *tuned])}
         self.before = _worked()
         self.peers: dict[tuple[str, str, str], list[dict[str, Any]]] = {}  # rows by workload, property and dtype
         self.rooflines: dict[tuple[str, str], Roofline] = {}
@@ -260,6 +258,12 @@ class Speeds:
                 if others := [other for other in peers if other is not one]:
                     best = min(others, key=lambda other: other["median"])
                     one["best_peer"], one["times_best_peer"] = best["impl"], best["median"] / one["median"]
+
+    def skip(self, task: object, *why: str) -> NoReturn:
+        """Skip a test, and say so beside the table."""
+        reason = "; ".join(filter(None, why))
+        self.notes.append(f"not timed: {task}: {reason}")
+        pytest.skip(reason)
 
     def pytest_benchmark_group_stats(self, config: pytest.Config) -> list | None:
         """Nothing for pytest-benchmark's own table, unless an option asks for what it alone can show."""
@@ -283,7 +287,7 @@ class Speeds:
             terminalreporter.write_line(line)
 
     def lines(self, width: int) -> list[str]:
-        lines = [", ".join(f"{self.environment[key]}" for key in ("date", "device", "threads")) + " threads"]
+        lines = [", ".join(f"{self.environment[key]}" for key in ("date", "device", "threads"))]
         if (others := self.others()) > NOTICEABLE:
             lines.append(f"DISTRUST THESE TIMES: {others:.0%} of the processors worked for other processes meanwhile")
         lines += map(str, self.rooflines.values())

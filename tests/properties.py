@@ -414,7 +414,7 @@ PROPERTIES = {
             finite_difference,
             lambda op, may: cases(op.name, values=SMOOTH, parameters=may, most=512),
             needs_gradient=True,
-            share=0.5,
+            share=0.32,
         ),
         Property(
             "exact",
@@ -422,17 +422,17 @@ PROPERTIES = {
             lambda op, may: cases(op.name, values=("integers",), parameters=may, most=48).filter(
                 lambda case: op.polynomial(**{k: v for k, v in case.parameters.items()})
             ),
-            share=0.5,
+            share=0.32,
             applies=lambda op: op.polynomial() and not op.recurrent,
         ),
         Property(
             "layout",
             layout,
             lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512, steep=True),
-            share=0.4,
+            share=0.32,
         ),
         Property(
-            "special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.5
+            "special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.32
         ),
     )
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle
+from statistics import median
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_speed(job, benchmark, speeds):
         warming += device.seconds(lambda: job.call(*next(inputs)), 1)
     roofline = speeds.roofline(device, job.row["dtype"])
     roofline.measure()
-    rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, round(SECONDS / min(warming))))
+    rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, round(SECONDS / median(warming))))
     benchmark.group, benchmark.params = job.row["workload"], None  # the latter are no words
     benchmark.pedantic(job.call, setup=fresh, rounds=rounds)
     stats, flops = benchmark.stats.stats, job.row["flops"]
@@ -123,14 +124,14 @@ def verdicts() -> dict[str, Result]:
 
 
 @pytest.fixture
-def job(task, suite, verdicts, request):
+def job(task, suite, verdicts, speeds, request):
     """Never time what is not right: first the cell is judged on a few examples, on one thread as always. They are small
     ones: what goes wrong only at the size that is timed is not seen here. Then inputs, clock and threads are set up."""
     workload, cell = task.workload, task.cell
     if isinstance(cell, BrokenBackend):
         pytest.fail(f"{cell.name} cannot be imported: {cell.reason}", pytrace=False)
     if reason := _unsupported(workload, cell):
-        pytest.skip(f"unsupported: {reason}")
+        speeds.skip(task, f"unsupported: {reason}")
     verdict = verdicts.get(str(cell))
     for attempt in range(3):  # few examples are inconclusive by chance, now and then; a failure is final
         if not verdict or verdict.verdict == "inconclusive":
@@ -138,7 +139,7 @@ def job(task, suite, verdicts, request):
     verdicts[str(cell)] = verdict
     if verdict.verdict != "pass":
         word = "" if verdict.verdict == "unsupported" else "red: "
-        pytest.skip(f"{word}{verdict.verdict}: {verdict.reason}; {verdict.reproduce}")
+        speeds.skip(task, f"{word}{verdict.verdict}: {verdict.reason}", verdict.reproduce)
 
     backend, drawn = cell.backend, _draw(workload, cell.dtype)
     inputs = [
