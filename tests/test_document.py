@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,3 +119,12 @@ def test_markdown_is_what_the_module_prints():
     assert [len(table) - 2 for table in tables] == [len(EQUATIONS), len(worked_example()), len(ERRATA)]
     assert all(row.count(" | ") == table[0].count(" | ") for table in tables for row in table)
     assert "{}" not in text
+
+
+def test_the_page_is_what_the_module_prints():
+    page = Path(__file__).resolve().parents[1] / "docs" / "document.md"
+    if not page.exists():
+        pytest.skip("docs/ is not part of the wheel")
+    assert page.read_text(encoding="utf-8").strip() == markdown().strip(), (
+        "python -m opspec.spec.document > docs/document.md"
+    )
