@@ -238,7 +238,7 @@ class Speeds:
 
     def __init__(self, environment: dict[str, Any]):
         tuned = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(LIBRARIES)]
-        self.environment = environment | {"threads": " ".join([f"{processors()} threads", *tuned])}
+        self.environment = environment | {"threads": f"{processors()} threads", "libraries": " ".join(tuned)}
         self.before = _worked()
         self.peers: dict[tuple[str, str, str], list[dict[str, Any]]] = {}  # rows by workload, property and dtype
         self.rooflines: dict[tuple[str, str], Roofline] = {}
@@ -283,11 +283,11 @@ class Speeds:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.ensure_newline()
         terminalreporter.section("speed")
-        for line in self.lines(shutil.get_terminal_size((120, 24)).columns):
+        for line in self.lines(max(shutil.get_terminal_size().columns, 120)):  # broken lines rather than lost figures
             terminalreporter.write_line(line)
 
     def lines(self, width: int) -> list[str]:
-        lines = [", ".join(f"{self.environment[key]}" for key in ("date", "device", "threads"))]
+        lines = [", ".join(filter(None, (self.environment[key] for key in ("date", "device", "threads", "libraries"))))]
         if (others := self.others()) > NOTICEABLE:
             lines.append(f"DISTRUST THESE TIMES: {others:.0%} of the processors worked for other processes meanwhile")
         lines += map(str, self.rooflines.values())

@@ -266,7 +266,7 @@ class Tally:
         if not self.tried:
             r.verdict = "unsupported" if self.unsupported else "inconclusive"
             r.reason = self.why_unsupported or "no example was judged"
-        elif r.inconclusive > MOST_INCONCLUSIVE * self.tried or not r.examples:
+        elif r.inconclusive > self._most_inconclusive() or not r.examples:
             why, count = self.inconclusive.most_common(1)[0]
             r.verdict, r.reason = (
                 "inconclusive",
@@ -278,6 +278,11 @@ class Tally:
             r.verdict, r.reason = "fail", f"over all examples of the cell: {reason}"
         if self.unsupported and self.why_unsupported not in r.not_exercised:
             r.not_exercised = (*r.not_exercised, self.why_unsupported)
+
+    def _most_inconclusive(self) -> float:
+        """A tenth; in a cell of few examples two standard deviations more, which chance may bring."""
+        most = MOST_INCONCLUSIVE * self.tried
+        return most if self.tried >= 100 else most + 2 * (most * (1 - MOST_INCONCLUSIVE)) ** 0.5
 
     def _blind(self) -> str:
         """A trivially wrong answer that no example of a large cell has refused."""

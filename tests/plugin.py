@@ -160,10 +160,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Benchmarks run where --benchmark-only asks for them, and nothing beside them then."""
     only = config.getoption("benchmark_only", False)
-    others = [item for item in items if ("benchmark" in getattr(item, "fixturenames", ())) != only]
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        (chosen if ("benchmark" in getattr(item, "fixturenames", ())) == only else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in others]
+        items[:] = chosen
 
 
 @pytest.fixture(scope="session")

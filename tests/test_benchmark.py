@@ -60,7 +60,8 @@ def test_speed(job, benchmark, speeds):
     roofline = speeds.roofline(device, job.row["dtype"])
     roofline.measure()
     rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, round(SECONDS / median(warming))))
-    benchmark.group, benchmark.params = job.row["workload"], None  # the latter are no words
+    benchmark.group = " ".join(job.row[key] for key in ("workload", "property", "dtype"))
+    benchmark.params = None  # objects; the test's name says it in words
     benchmark.pedantic(job.call, setup=fresh, rounds=rounds)
     stats, flops = benchmark.stats.stats, job.row["flops"]
     rate = {"rate": (flops or job.row["bytes"]) / stats.median, "unit": "GFLOP/s" if flops else "GB/s"}
