@@ -112,7 +112,8 @@ class Expectation:
         arithmetic = self.population.simulation.arithmetic
         with np.errstate(all="ignore"):
             object.__setattr__(self, "tolerance", tolerance(self.population, self.truth.high, self.comparisons))
-            scale = np.hypot(self.population.spread(), rounding(self.truth.high, arithmetic) / np.sqrt(3))
+            spread = spread_about(self.population, self.truth.high)
+            scale = np.hypot(spread, rounding(self.truth.high, arithmetic) / np.sqrt(3))
             object.__setattr__(self, "scale", scale)
 
     tolerance: np.ndarray = field(init=False, repr=False)
@@ -217,9 +218,18 @@ def tolerance(population: Simulated, m: np.ndarray, comparisons: int) -> np.ndar
     arithmetic = population.simulation.arithmetic
     if population.exact:
         return np.zeros(m.shape)
-    noise = tolerance_factor(comparisons, population.simulation.replicates - 1) * population.spread()
+    noise = tolerance_factor(comparisons, population.simulation.replicates - 1) * spread_about(population, m)
     twice = arithmetic.accumulator.u * np.abs(m)  # rounded to the accumulator first, a result may pass the middle
     return rounding(np.abs(m) + np.where(np.isfinite(noise), noise, 0.0), arithmetic) + noise + twice
+
+
+def spread_about(population: Simulated, m: np.ndarray) -> np.ndarray:
+    """The replicates' spread, and the unperturbed one's distance from the truth: float64's own error is a sample, too.
+
+    It shows only where float64 ends: an exp that overflows, a product below the smallest number.
+    """
+    error = population.values[0] - m
+    return np.hypot(population.spread(), np.where(np.isfinite(error), error, 0.0))
 
 
 def rounding(m: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
