@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, groupby, islice, zip_longest
 from pathlib import Path
+from statistics import median
 from typing import Any, NoReturn
 
 import pytest
@@ -208,7 +209,7 @@ class Roofline:
         product = min(min(self.device.seconds(product, 2)) for product in self.products)
         copies = [self.device.seconds(source.clone, 1)[0] for source in islice(self.sources, 12)]
         self.flops = max(self.flops, 2 * self.n**3 / product)
-        self.bytes = max(self.bytes, 2 * next(self.sources).nbytes / min(copies))
+        self.bytes = max(self.bytes, 2 * next(self.sources).nbytes / median(copies))
 
     def fraction(self, row: dict[str, Any]) -> float:
         return max(row["flops"] / self.flops, row["bytes"] / self.bytes) / row["median"]
