@@ -1,7 +1,7 @@
 """Backends: how each library performs the operations, and how a backend is found and called.
 
 A backend is any importable module or .py file that defines functions named after operations. Optional attributes:
-from_numpy, to_numpy, vjp, dtypes, arithmetic, NAME, KNOWN_DEFECTS (see the README).
+from_numpy, to_numpy, judging, vjp, dtypes, arithmetic, NAME, KNOWN_DEFECTS (see the README).
 """
 
 import importlib
@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from ..spec import OPERATIONS, Arithmetic, Operation, format_of
 
-SHIPPED = ("numpy", "torch")
+SHIPPED = ("numpy", "torch", "triton")
 DEFAULT_DTYPES = ("float32", "float64")
 
 
@@ -98,7 +99,8 @@ class Backend:
         function = self.function(operation)
         if function is None:
             raise NotImplementedError(f"{self.name} has no {operation}")
-        return self._out(function(*map(self.from_numpy, arrays), **self._convert(parameters)))
+        with self._judging():
+            return self._out(function(*map(self.from_numpy, arrays), **self._convert(parameters)))
 
     def backward(
         self,
@@ -111,8 +113,13 @@ class Backend:
         gradient = self.gradient(operation)
         if gradient is None:
             raise NotImplementedError(f"{self.name} has neither {operation}_vjp nor vjp")
-        converted = tuple(map(self.from_numpy, arrays)), tuple(map(self.from_numpy, cotangents))
-        return self._out(gradient(*converted, self._convert(parameters)))
+        with self._judging():
+            converted = tuple(map(self.from_numpy, arrays)), tuple(map(self.from_numpy, cotangents))
+            return self._out(gradient(*converted, self._convert(parameters)))
+
+    def _judging(self) -> AbstractContextManager[None]:
+        """The module's own context manager around every judged call, where it has one: to poison memory, say."""
+        return getattr(self.module, "judging", nullcontext)()
 
     def _convert(self, parameters: dict[str, Any]) -> dict[str, Any]:
         return {k: self.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in parameters.items()}

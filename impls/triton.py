@@ -1,0 +1,73 @@
+"""The Triton kernels of ../kernels, on a GPU, in Triton's interpreter or under the sanitizer (see kernels.LANE)."""
+
+import warnings
+from functools import wraps
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from ..kernels import LANE, launch
+from ..kernels import dense as _dense
+from ..spec import Arithmetic
+from .validation import checked
+
+NAME = "triton"
+DEVICE = torch.device("cpu" if LANE in ("interpreter", "codegen") else "cuda")
+dtypes = (*(("float64",) if LANE == "interpreter" else ()), "float32", "float16", "bfloat16")
+judging = launch.guarded
+_BFLOAT16 = "triton#11584: products and sums in bfloat16 are silently wrong in Triton's interpreter"
+
+
+def _kernel(function):
+    """Validation around a launcher, and refusal of what the interpreter gets wrong."""
+
+    @wraps(function)
+    def call(*arrays, **parameters):
+        if LANE == "interpreter" and arrays[0].dtype == torch.bfloat16:
+            raise NotImplementedError(_BFLOAT16)
+        return function(*arrays, **parameters)
+
+    return checked(call)
+
+
+dense = _kernel(_dense.dense)
+dense_vjp = _kernel(_dense.dense_vjp)
+
+
+def arithmetic(operation, dtype):
+    """float32 inside (float64 of float64), operands of products in storage format; tensor cores truncate when they add.
+
+    ex2.approx and the divisions after it cost 2 ulp each on the hardware; 4 covers tanh, too.
+    """
+    rounding = "truncate" if LANE == "gpu" else "nearest"
+    tf32 = dtype == "float32" and launch.dot_precision() == "tf32"
+    return Arithmetic(dtype, operands="tf32" if tf32 else dtype, function_ulps=4.0, rounding=rounding)
+
+
+def from_numpy(array):
+    """The same numbers, strides and alignment on the device, between bands of NaN; negative strides are copied."""
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    narrow = array.dtype == ml_dtypes.bfloat16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that an array is read-only: nothing here writes
+        tensor = torch.from_numpy(array.view(np.int16) if narrow else array)
+    tensor = tensor.view(torch.bfloat16) if narrow else tensor
+    return tensor if LANE == "interpreter" else _copied(tensor)
+
+
+def to_numpy(tensor):
+    """The inverse of from_numpy."""
+    tensor = tensor.detach().cpu()
+    narrow = tensor.dtype == torch.bfloat16
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if narrow else tensor.numpy()
+
+
+def _copied(tensor):
+    """A copy whose strides, and whose first element's distance from a 64-byte boundary, are the tensor's own."""
+    shift = tensor.data_ptr() % 64 // tensor.element_size()
+    extent = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    memory = torch.empty(shift + extent, dtype=tensor.dtype, device=DEVICE)
+    memory[shift:] = tensor.as_strided((extent,), (1,))
+    return memory.as_strided(tensor.shape, tensor.stride(), shift)
