@@ -1,7 +1,7 @@
 """Backends: how each library performs the operations, and how a backend is found and called.
 
 A backend is any importable module or .py file that defines functions named after operations. Optional attributes:
-from_numpy, to_numpy, judging, vjp, dtypes, arithmetic, NAME, KNOWN_DEFECTS (see the README).
+from_numpy, to_numpy, judging, vjp, dtypes, arithmetic, NAME, NOTE, KNOWN_DEFECTS (see the README).
 """
 
 import importlib
@@ -42,6 +42,11 @@ class Backend:
     @property
     def shipped(self) -> bool:
         return self.given in SHIPPED
+
+    @property
+    def note(self) -> str:
+        """What a run's header says of the backend, beside its operations."""
+        return getattr(self.module, "NOTE", "")
 
     @property
     def known_defects(self) -> dict[tuple[str, ...], str]:

@@ -16,6 +16,12 @@ NAME = "triton"
 DEVICE = torch.device("cpu" if LANE in ("interpreter", "codegen") else "cuda")
 dtypes = (*(("float64",) if LANE == "interpreter" else ()), "float32", "float16", "bfloat16")
 judging = launch.guarded
+NOTE = {
+    "gpu": "compiled, on the GPU",
+    "interpreter": "in Triton's interpreter: no GPU was found",
+    "sanitizer": "compiled IR, executed on the CPU under ttsem",
+    "codegen": "compiled only",
+}[LANE]
 _BFLOAT16 = "triton#11584: products and sums in bfloat16 are silently wrong in Triton's interpreter"
 
 

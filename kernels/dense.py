@@ -73,7 +73,9 @@ def _delta(x, W, b, dy, activation):
     """δ = dy ⊙ φ′(x W + b), and Σₙ δ from before δ is rounded."""
     (M, N), acc = dy.shape, accumulator(x.dtype)
     delta = empty((M, N), x.dtype, x.device)
-    sums = torch.zeros((triton.cdiv(M, LEAST_BLOCK_M), N), dtype=acc, device=x.device)  # fewer rows, if tiles are higher
+    sums = torch.zeros(
+        (triton.cdiv(M, LEAST_BLOCK_M), N), dtype=acc, device=x.device
+    )  # fewer rows, if tiles are higher
     _launch(x, W, b, delta, dy, sums, activation)
     return delta, column_sums(sums, x.dtype)
 
@@ -139,9 +141,7 @@ def _matmul(
     if SPLIT > 1:
         C += part.to(tl.int64) * stride_part
     else:
-        z = _epilogue(
-            z, m, n, tile_m, N, inside, bias, dy, sums, stride_bias, stride_dm, stride_dn, ACC, ACTIVATION
-        )
+        z = _epilogue(z, m, n, tile_m, N, inside, bias, dy, sums, stride_bias, stride_dm, stride_dn, ACC, ACTIVATION)
     tl.store(C + m[:, None] * N + n[None, :], z.to(C.dtype.element_ty), mask=inside)
 
 

@@ -129,7 +129,9 @@ def _as_bits(buffer: torch.Tensor) -> torch.Tensor:
 
 def wide(*tensors: torch.Tensor | None) -> bool:
     """Whether offsets into one of the tensors can pass 2³¹ − 1 elements."""
-    extents = (sum((n - 1) * abs(s) for n, s in zip(t.shape, t.stride(), strict=True)) for t in tensors if t is not None)
+    extents = (
+        sum((n - 1) * abs(s) for n, s in zip(t.shape, t.stride(), strict=True)) for t in tensors if t is not None
+    )
     return any(extent > 2**31 - 1 for extent in extents)
 
 

@@ -184,7 +184,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         if isinstance(backend, BrokenBackend):
             lines.append(f"opspec backend {backend.name}: cannot be used: {backend.reason}")
         else:
-            lines.append(f"opspec backend {backend.name}: {', '.join(backend.operations)}" + _missing(backend))
+            note = f"; {backend.note}" if backend.note else ""
+            lines.append(f"opspec backend {backend.name}: {', '.join(backend.operations)}{_missing(backend)}{note}")
     lines += [
         f"opspec {key}: {value}" for key, value in suite.report.environment.items() if key in ("device", "versions")
     ]

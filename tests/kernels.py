@@ -1,0 +1,115 @@
+"""Which kernels an operation launches, and whether each is right with each of its schedules."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from triton import Config
+
+from .. import kernels
+from ..impls import load
+from ..kernels.launch import Scheduled, forced
+from ..spec import OPERATIONS
+from .cases import Case
+from .judge import Judgement, judge_all
+from .oracle import expect
+
+RAGGED = {
+    "dense": ("N=130 I=70 O=260 activation=tanh", "N=33 I=200 O=17 activation=relu"),
+    "mse": ("N=67 O=131",),
+    "softmax": ("N=35 M=130",),
+    "conv2d": (
+        "N=2 H=11 W=13 C=19 kH=3 kW=2 O=37 stride=2x1 padding=1x2 dilation=1x2",
+        "N=3 H=9 W=9 C=3 kH=3 kW=3 O=17",
+    ),
+    "maxpool2d": ("N=2 H=17 W=15 C=19 window=3x2 stride=2x1",),
+    "rnn": ("T=3 N=18 I=21 H=37 O=19 activation=tanh", "T=4 N=5 I=9 H=16 O=17 activation=relu"),
+    "lstm": ("T=3 N=18 I=21 H=37", "T=4 N=5 I=9 H=16"),
+    "attention": (
+        "B=1 H=2 M=150 S=150 D=40 E=24 causal=True",
+        "B=2 H=2 M=70 S=133 D=17 E=33 mask=empty_rows:1:H",
+    ),
+    "multihead_attention": ("B=2 M=37 S=70 F=34 h=2 d_k=17 d_v=9 mask=random:B:1",),
+}
+"""Sizes that no tile divides, mostly of more than one tile; a long row where one tile or loop would otherwise do."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel as one case of an operation launches it, with one schedule."""
+
+    op: str
+    property: str
+    case: str
+    kernel: str
+    schedule: int
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.property}-{RAGGED[self.op].index(self.case)}-{self.kernel}-{self.schedule}"
+
+
+def every_kernel() -> dict[str, Scheduled]:
+    """All scheduled kernels of the package, as module.kernel."""
+    found = {}
+    for module in pkgutil.iter_modules(kernels.__path__, kernels.__name__ + "."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, Scheduled):
+                found[f"{value.fn.fn.__module__.rpartition('.')[2]}.{value.name}"] = value
+    return found
+
+
+def launches(dtype: str) -> Iterator[Launch]:
+    """Every kernel that the ragged cases launch, in both directions, with every schedule it has."""
+    for op in load("triton").operations:
+        for case in RAGGED[op]:
+            for property_ in ("forward", "gradient"):
+                for kernel in _launched(op, property_, case, dtype):
+                    for schedule in range(len(every_kernel()[kernel].configs)):
+                        yield Launch(op, property_, case, kernel, schedule)
+
+
+def judge(launch: Launch, dtype: str) -> Judgement:
+    """The case's outputs, with this kernel on this schedule; called twice, bit for bit alike."""
+    kernel = every_kernel()[launch.kernel]
+    with forced(kernel, kernel.configs[launch.schedule]):
+        first, second = (_call(launch.op, launch.property, launch.case, dtype) for _ in range(2))
+    expectations = _expectations(launch.op, launch.property, launch.case, dtype)
+    if any(a.tobytes() != b.tobytes() for a, b in zip(first, second, strict=True)):
+        return Judgement("fail", np.inf, "two runs with the same inputs differ")
+    return judge_all(expectations, first, {"zeros": [np.zeros(e.truth.shape) for e in expectations]})
+
+
+def config_of(launch: Launch) -> Config:
+    return every_kernel()[launch.kernel].configs[launch.schedule]
+
+
+def _call(op: str, property_: str, case: str, dtype: str) -> tuple[np.ndarray, ...]:
+    backend, drawn = load("triton"), Case.parse(OPERATIONS[op], case).draw(dtype)
+    if property_ == "forward":
+        return backend.forward(op, drawn.arrays, drawn.parameters)
+    return backend.backward(op, drawn.arrays, drawn.cotangents, drawn.parameters)
+
+
+@cache
+def _launched(op: str, property_: str, case: str, dtype: str) -> tuple[str, ...]:
+    seen: dict[str, None] = {}
+    names = {id(kernel): name for name, kernel in every_kernel().items()}
+    Scheduled.recorder = lambda kernel, given, grid: seen.setdefault(names[id(kernel)])
+    try:
+        _call(op, property_, case, dtype)
+    finally:
+        Scheduled.recorder = None
+    return tuple(seen)
+
+
+@cache
+def _expectations(op: str, property_: str, case: str, dtype: str):
+    operation, drawn = OPERATIONS[op], Case.parse(OPERATIONS[op], case).draw(dtype)
+    arithmetic = load("triton").arithmetic(op, dtype)
+    if property_ == "forward":
+        return expect(operation.function, drawn.arrays, drawn.parameters, arithmetic, operation.outputs)
+    names = ["d" + name for name in operation.arrays]
+    return expect(operation.vjp, drawn.arrays + drawn.cotangents, drawn.parameters, arithmetic, names)
