@@ -25,7 +25,7 @@ NOTE = {
 _BFLOAT16 = "triton#11584: products and sums in bfloat16 are silently wrong in Triton's interpreter"
 
 
-def _kernel(function):
+def kernel(function):
     """Validation around a launcher, and refusal of what the interpreter gets wrong."""
 
     @wraps(function)
@@ -37,8 +37,8 @@ def _kernel(function):
     return checked(call)
 
 
-dense = _kernel(_dense.dense)
-dense_vjp = _kernel(_dense.dense_vjp)
+dense = kernel(_dense.dense)
+dense_vjp = kernel(_dense.dense_vjp)
 
 
 def arithmetic(operation, dtype):

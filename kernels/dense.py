@@ -20,6 +20,7 @@ from .activations import activate, derivative
 from .launch import accumulator, as_triton, dot_precision, empty, processors, scheduled, wide
 
 LEAST_K = 512 if LANE in ("gpu", "codegen") else 48  # of a part of K, where K is split
+LEAST_ROWS = 256 if LANE in ("gpu", "codegen") else 16  # of a strip
 LEAST_BLOCK_M = 16  # of all schedules: how finely columns' sums may come
 
 
@@ -60,7 +61,7 @@ def linear(x, W, b=None, *, activation="identity", dtype=None):
 def column_sums(a, dtype=None):
     """Σₘ a[m]: [M,N] of any strides → [N] of `dtype` (default: a's); sums in a fixed order, in float32 at least."""
     M, N = a.shape
-    strips = max(1, min(4 * processors() // triton.cdiv(N, 64), M // 256))
+    strips = max(1, min(4 * processors() // triton.cdiv(N, 64), M // LEAST_ROWS))
     out = empty((strips, N), accumulator(a.dtype) if strips > 1 else (dtype or a.dtype), a.device)
     rows = triton.cdiv(M, strips)
     _column_sums[lambda meta: (triton.cdiv(N, meta["BLOCK_N"]), strips)](

@@ -72,13 +72,17 @@ def launches(dtype: str) -> Iterator[Launch]:
 
 
 def judge(launch: Launch, dtype: str) -> Judgement:
-    """The case's outputs, with this kernel on this schedule; called twice, bit for bit alike."""
-    kernel = every_kernel()[launch.kernel]
-    with forced(kernel, kernel.configs[launch.schedule]):
-        first, second = (_call(launch.op, launch.property, launch.case, dtype) for _ in range(2))
-    expectations = _expectations(launch.op, launch.property, launch.case, dtype)
+    """The case's outputs, with this kernel on this schedule."""
+    with forced(every_kernel()[launch.kernel], config_of(launch)):
+        return judge_call(launch.op, launch.property, launch.case, dtype)
+
+
+def judge_call(op: str, property_: str, case: str, dtype: str) -> Judgement:
+    """The case's outputs, called for twice, bit for bit alike."""
+    first, second = (_call(op, property_, case, dtype) for _ in range(2))
     if any(a.tobytes() != b.tobytes() for a, b in zip(first, second, strict=True)):
         return Judgement("fail", np.inf, "two runs with the same inputs differ")
+    expectations = _expectations(op, property_, case, dtype)
     return judge_all(expectations, first, {"zeros": [np.zeros(e.truth.shape) for e in expectations]})
 
 
