@@ -38,5 +38,5 @@ def _judged(report: Path) -> Counter[str]:
     judged: Counter[str] = Counter()
     for test in xml.parse(report).iter("testcase"):
         if not any(test.findall(what) for what in ("failure", "error", "skipped")):
-            judged.update(p.get("value") for p in test.iter("property") if p.get("name") == "kernel")
+            judged.update(p.attrib["value"] for p in test.iter("property") if p.get("name") == "kernel")
     return judged
