@@ -60,7 +60,7 @@ def from_numpy(array):
         warnings.simplefilter("ignore", UserWarning)  # that an array is read-only: nothing here writes
         tensor = torch.from_numpy(array.view(np.int16) if narrow else array)
     tensor = tensor.view(torch.bfloat16) if narrow else tensor
-    return tensor if LANE == "interpreter" else _copied(tensor)
+    return tensor if LANE == "interpreter" else launch.copied(tensor, DEVICE)
 
 
 def to_numpy(tensor):
@@ -68,12 +68,3 @@ def to_numpy(tensor):
     tensor = tensor.detach().cpu()
     narrow = tensor.dtype == torch.bfloat16
     return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if narrow else tensor.numpy()
-
-
-def _copied(tensor):
-    """A copy whose strides, and whose first element's distance from a 64-byte boundary, are the tensor's own."""
-    shift = tensor.data_ptr() % 64 // tensor.element_size()
-    extent = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    memory = torch.empty(shift + extent, dtype=tensor.dtype, device=DEVICE)
-    memory[shift:] = tensor.as_strided((extent,), (1,))
-    return memory.as_strided(tensor.shape, tensor.stride(), shift)

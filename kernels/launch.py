@@ -123,6 +123,20 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> tor
     return buffer[BAND : BAND + size].view(tuple(shape))
 
 
+def copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy with the tensor's strides and distance from a 64-byte boundary, between bands of poison.
+
+    Under the sanitizer without bands: there an access beside the array is to be one beside the memory.
+    """
+    band = 0 if LANE == "sanitizer" else BAND
+    shift = tensor.data_ptr() % 64 // tensor.element_size()
+    extent = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    memory = torch.empty(band + shift + extent + band, dtype=tensor.dtype, device=device)
+    _as_bits(memory).fill_(POISON[8 * memory.element_size()][1])
+    memory[band + shift : band + shift + extent] = tensor.as_strided((extent,), (1,))
+    return memory.as_strided(tensor.shape, tensor.stride(), band + shift)
+
+
 def _as_bits(buffer: torch.Tensor) -> torch.Tensor:
     return buffer.view(POISON[8 * buffer.element_size()][0])
 

@@ -7,7 +7,7 @@ import triton.language as tl
 from triton import Config
 
 from opspec.kernels import LANE, launch
-from opspec.kernels.launch import OutOfBounds, Scheduled, empty, forced, guarded, scheduled, wide
+from opspec.kernels.launch import OutOfBounds, Scheduled, copied, empty, forced, guarded, scheduled, wide
 
 DEVICE = torch.device("cuda" if LANE == "gpu" else "cpu")
 pytestmark = pytest.mark.skipif(LANE == "sanitizer", reason="the sanitizer guards memory itself")
@@ -45,6 +45,16 @@ def test_every_width_has_a_poison(dtype):
         assert y.shape == (3, 2) and y.data_ptr() % 16 == 0
         assert (y.isnan() if dtype.is_floating_point else y != 0).all()
         y.zero_()
+
+
+@pytest.mark.parametrize("strides", [(5, 1), (1, 3), (10, 2)])
+def test_a_copy_keeps_strides_and_lies_between_bands(strides):
+    original = torch.arange(64.0).as_strided((3, 5), strides, 1)
+    copy = copied(original, DEVICE)
+    assert torch.equal(copy.cpu(), original) and copy.stride() == strides
+    assert copy.data_ptr() % 64 == original.data_ptr() % 64
+    memory = torch.empty(0, device=DEVICE).set_(copy.untyped_storage())
+    assert memory[: launch.BAND].isnan().all() and memory[-launch.BAND :].isnan().all()
 
 
 def test_every_schedule_is_picked_and_the_same_one_for_equal_calls():
