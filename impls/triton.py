@@ -9,6 +9,10 @@ import torch
 
 from ..kernels import LANE, launch
 from ..kernels import dense as _dense
+from ..kernels import lstm as _lstm
+from ..kernels import mse as _mse
+from ..kernels import rnn as _rnn
+from ..kernels import softmax as _softmax
 from ..spec import Arithmetic
 from .validation import checked
 
@@ -39,6 +43,14 @@ def kernel(function):
 
 dense = kernel(_dense.dense)
 dense_vjp = kernel(_dense.dense_vjp)
+mse = kernel(_mse.mse)
+mse_vjp = kernel(_mse.mse_vjp)
+softmax = kernel(_softmax.softmax)
+softmax_vjp = kernel(_softmax.softmax_vjp)
+rnn = kernel(_rnn.rnn)
+rnn_vjp = kernel(_rnn.rnn_vjp)
+lstm = kernel(_lstm.lstm)
+lstm_vjp = kernel(_lstm.lstm_vjp)
 
 
 def arithmetic(operation, dtype):

@@ -40,10 +40,7 @@ def dense(x, W, b, *, activation="identity"):
 
 def dense_vjp(x, W, b, dy, *, activation="identity"):
     """With δ = dy ⊙ φ′(z), which one product recomputes: δ Wᵀ, xᵀ δ, Σₙ δ."""
-    if activation == "identity":
-        delta, db = dy, column_sums(dy)
-    else:
-        delta, db = _delta(x, W, b, dy, activation)
+    delta, db = through_activation(x, W, b, dy, activation)
     return linear(delta, W.mT), linear(x.mT, delta), db
 
 
@@ -70,8 +67,10 @@ def column_sums(a, dtype=None):
     return column_sums(out, dtype or a.dtype) if strips > 1 else out[0]
 
 
-def _delta(x, W, b, dy, activation):
+def through_activation(x, W, b, dy, activation):
     """δ = dy ⊙ φ′(x W + b), and Σₙ δ from before δ is rounded."""
+    if activation == "identity":
+        return dy, column_sums(dy)
     (M, N), acc = dy.shape, accumulator(x.dtype)
     delta = empty((M, N), x.dtype, x.device)
     sums = torch.zeros(
