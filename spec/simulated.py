@@ -145,6 +145,11 @@ class Simulated(NumberArray):
         """Whether the deviations, before they are divided, are small against the array."""
         return bool(np.all(_is_small(self.deviations() * self.simulation.reduction, self.values[0])))
 
+    def stored(self) -> "Simulated":
+        """As one call returns it and another takes it: rounded to the storage format."""
+        storage = self.simulation.arithmetic.storage
+        return self if self.format.p <= storage.p else self._rounded(self.values, fmt=storage)
+
     def relaid(self, function, *others):
         arrays = (self, *others)
         before = None

@@ -235,7 +235,7 @@ def spread_about(population: Simulated, m: np.ndarray) -> np.ndarray:
 def rounding(m: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
     """Half an ulp of the storage format at m; all of it where that may be flushed."""
     fmt = arithmetic.storage
-    _, exponent = np.frexp(np.where(np.isfinite(m), m, 0.0))
+    _, exponent = np.frexp(np.where(np.isfinite(m) & (m != 0), m, fmt.tiny))
     half = np.ldexp(0.5, np.maximum(exponent - fmt.p, fmt.e_min - fmt.p + 1))
     return np.where(np.abs(m) < 2 * fmt.smallest_normal, 2 * fmt.smallest_normal, half) if arithmetic.flush else half
 

@@ -22,9 +22,12 @@ from ..spec.rational import rational
 from ..spec.simulated import Simulated, Simulation
 from .cases import LAYOUTS, SIZES, Case, Drawn, cases
 from .judge import Judgement, judge_all, replicate_errors, tolerance_factor
+from .laws import LAWS
+from .laws import judge as judge_law
 from .oracle import expect, trivial_answers
 
 SMOOTH = ("normal", "negative", "saturating")
+LAWS_SHARE = 0.1  # of the profile's examples, for each
 FINITE_DIFFERENCE_STEP = {"float16": 2.0**-3, "bfloat16": 2.0**-2, "float32": 2.0**-5, "float64": 2.0**-5}
 
 
@@ -121,8 +124,9 @@ def exact(backend: Backend, dtype: str, case: Case) -> Judgement:
 def finite_difference(backend: Backend, dtype: str, case: Case) -> Judgement:
     """⟨gradient, δ⟩ = the difference quotient of the backend's own forward along δ, whose truncation error is known.
 
-    The quotient's truncation error is the certified quotient less the certified derivative, both of the forward spec;
-    its noise is the spread of the simulated quotient. The hand-derived vjp takes part only in how noisy gradients are.
+    It is the law ⟨Jᵀ v, u⟩ = ⟨v, J u⟩, v being the cotangents and u = δ. The quotient's truncation error is the certified
+    quotient less the certified derivative, both of the forward spec; its noise is the spread of the simulated quotient.
+    The hand-derived vjp takes part only in how noisy gradients are.
     """
     op, drawn, arithmetic = case.operation, case.draw(dtype), backend.arithmetic(case.operation.name, dtype)
     rng = np.random.default_rng([case.seed, 1])
@@ -404,6 +408,19 @@ def _refusal(call: Callable[[], Any], argument: str) -> Judgement:
     return Judgement("fail", np.inf, f"expected a ValueError that names {argument}, but the call returned")
 
 
+def law(name: str) -> Property:
+    """The laws of one name, one per operation, as a property."""
+    rows = {row.operation.name: row for row in LAWS.values() if row.name == name}
+    return Property(
+        f"law:{name}",
+        lambda backend, dtype, case: judge_law(rows[case.operation.name], backend, dtype, case),
+        lambda op, may: rows[op.name].cases(may),
+        needs_gradient=any(row.gradient for row in rows.values()),
+        share=LAWS_SHARE,
+        applies=lambda op: op.name in rows,
+    )
+
+
 PROPERTIES = {
     p.name: p
     for p in (
@@ -434,5 +451,6 @@ PROPERTIES = {
         Property(
             "special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.32
         ),
+        *map(law, dict.fromkeys(row.name for row in LAWS.values())),
     )
 }
