@@ -53,7 +53,7 @@ def softmax(x):
 def conv2d(x, w, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
     """torch.nn.functional.conv2d on views in NCHW and OIHW order."""
     x, w = x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1)
-    if reason := _defect_of_onednn(x, w, stride[1], padding[1], dilation[1]):
+    if reason := _defect_of_onednn(x, w, stride, padding, dilation):
         raise NotImplementedError(reason)
     if len(w) == 1:  # the stride of a lone channel makes the CPU's gradient fail: "grad_weight must be contiguous"
         w = w.contiguous()
@@ -182,22 +182,26 @@ def arithmetic(operation, dtype, gradient=True):
         return Arithmetic(dtype, accumulator=dtype if adds_to_stored else None, rounding=rounding)
     if operation == "softmax" and not gradient:
         return Arithmetic(dtype, rounding=rounding)
-    accumulator = dtype if operation == "lstm" and not cuda and not onednn else None
+    accumulator = dtype if operation == "lstm" and not cuda and not (onednn and dtype == "bfloat16") else None
     return Arithmetic(dtype, intermediates=dtype, accumulator=accumulator, function_ulps=0.5, rounding=rounding)
 
 
 def _defect_of_onednn(x, w, stride, padding, dilation):
-    """Why this convolution cannot be judged: what oneDNN does to it on CPUs with AVX-512, all decided by the width."""
-    channels, width, taps = x.shape[1], x.shape[3], w.shape[3]
+    """Why this convolution cannot be judged: what oneDNN does to it on CPUs with AVX-512 or, in bfloat16, AMX."""
     if not _onednn(x.dtype):
         return None
-    starts = range(-padding, width + padding - dilation * (taps - 1), stride)
-    if channels == 1 and len(starts) == 1 and stride > 1:
-        return "as in pytorch#169688, one channel, output of width 1, stride over 1: its rows are mixed up"
-    if x.dtype == torch.bfloat16 and any(
-        not any(0 <= start + dilation * tap < width for start in starts) for tap in range(taps)
-    ):
+    # per axis and tap: how many windows read the image there, and not its padding
+    rows, columns = (
+        [sum(0 <= start + d * tap < n for start in range(-p, n + p - d * (k - 1), s)) for tap in range(k)]
+        for n, k, s, p, d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True)
+    )
+    output_width = (x.shape[3] + 2 * padding[1] - dilation[1] * (w.shape[3] - 1) - 1) // stride[1] + 1
+    if output_width == 1 and stride[1] > 1 and (x.shape[1] == 1 or x.dtype == torch.bfloat16):
+        return "as in pytorch#169688, output of width 1, stride over 1, one channel or bfloat16: its rows are mixed up"
+    if x.dtype != torch.float32 and not all(columns):
         return "oneDNN#5942, a weight that meets only padding: its gradient is stray memory, or the process ends"
+    if x.dtype != torch.float32 and not any(rows):
+        return "oneDNN, not reported yet: where no window meets a row of the image the process ends"
     return None
 
 
@@ -233,7 +237,9 @@ def _tf32(operation):
 
 
 def _onednn(dtype):
-    """Whether it is oneDNN that computes convolutions and LSTMs."""
+    """Whether it is oneDNN that computes convolutions and, but for float16, LSTMs: in 16 bits, where processors can."""
     if DEVICE.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or (dtype == torch.float16 and torch.ops.mkldnn._is_mkldnn_fp16_supported())

@@ -26,7 +26,9 @@ SIZES = {
     "multihead_attention": {"B": 3, "M": 33, "S": 33, "F": 17, "h": 4, "d_k": 9, "d_v": 9},
 }
 HURTFUL = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)  # 1, primes, blocks and ± 1
-MOST_ELEMENTS = 3072  # of any array or of the product M·S, so that an example takes milliseconds
+BEYOND_A_BLOCK = HURTFUL[HURTFUL.index(31) :]  # what a loop over blocks takes more than one step for
+SMALL = ("T", "kH", "kW", "h")  # letters that stay within their limits
+MOST_ELEMENTS = 4352  # of any array or of the product M·S, so that an example takes milliseconds; 65 · 66 are fewer
 MASKS = ("none", "random", "empty_rows", "first_block", "full")
 LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset")
 
@@ -153,6 +155,9 @@ def cases(
     sizes = {}
     for letter, limit in SIZES[operation].items():
         sizes[letter] = draw(st.sampled_from([n for n in HURTFUL if n <= limit]), label=letter)
+    long = draw(st.sampled_from([*[""] * 2 * len(sizes), *(k for k in sizes if k not in SMALL)]), label="long")
+    if long:
+        sizes[long] = draw(st.sampled_from(BEYOND_A_BLOCK), label=long)
     if len(sizes) > 1 and draw(st.sampled_from([False, False, True]), label="square"):
         # equal sizes are where a transposition goes unnoticed by every comparison of shapes
         first, second = draw(st.sampled_from(list(itertools.combinations(sizes, 2))), label="equal")
@@ -162,7 +167,7 @@ def cases(
     if "causal" in may and draw(st.booleans(), label="causal"):
         chosen["causal"] = True
         sizes["S"] = sizes["M"]
-    sizes = _shrink_to_budget(op, sizes, most)
+    sizes = _shrink_to_budget(op, sizes, most, long)
     if operation in ("conv2d", "maxpool2d"):
         chosen |= draw(_windows(op, sizes, may), label="window")
     if "activation" in may:
@@ -333,8 +338,8 @@ def _mask(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nda
     return mask
 
 
-def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int) -> dict[str, int]:
-    """Halve the largest size until no array, and no product of matrices on the way, is beyond the budget."""
+def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int, long: str) -> dict[str, int]:
+    """Halve the largest size, that of `long` last, until no array, and no product on the way, is beyond the budget."""
 
     def cost(sizes):
         shapes = [shape_of(letters, sizes) for letters in op.arrays.values()]
@@ -342,11 +347,13 @@ def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int) -> dict[s
             [sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1)) * sizes["M"] * sizes["S"]] if "S" in sizes else []
         )
         windows = [np.prod([sizes[k] for k in ("N", "H", "W", "C", "kH", "kW")])] if "kH" in sizes else []
-        return max([int(np.prod(shape)) for shape in shapes] + scores + windows)
+        largest = max(int(np.prod(shape)) for shape in shapes)
+        steps = [sizes["T"] * sizes["N"] * sizes["H"] * max(sizes["H"], sizes["I"]) // 8] if op.recurrent else []
+        return max([largest, *scores, *windows, *steps])
 
     sizes, causal = dict(sizes), "S" in sizes and sizes["S"] == sizes["M"]
     while cost(sizes) > most:
-        largest = max(sizes, key=lambda k: sizes[k])
+        largest = max(sizes, key=lambda k: (k != long and sizes[k] > 1, sizes[k]))
         sizes[largest] = max(1, sizes[largest] // 2)
         if causal:
             sizes["S"] = sizes["M"] = min(sizes["S"], sizes["M"])
