@@ -57,6 +57,19 @@ def plant(
     )
 
 
+def planting(plants: list[Planted], operation: str) -> Callable[..., Callable[..., Any]]:
+    """A decorator that plants functions into one operation, with `plant`'s arguments, and collects them."""
+
+    def planted(*args: Any, **kwargs: Any) -> Callable[..., Any]:
+        def add(function: Callable[..., Any]) -> Callable[..., Any]:
+            plants.append(plant(function, operation, *args, **kwargs))
+            return function
+
+        return add
+
+    return planted
+
+
 def backend(
     dtypes: tuple[str, ...] = ("float32",), arithmetic: Callable[..., Arithmetic] | None = None, **functions: Any
 ) -> Backend:
