@@ -26,8 +26,8 @@ SIZES = {
     "multihead_attention": {"B": 3, "M": 33, "S": 33, "F": 17, "h": 4, "d_k": 9, "d_v": 9},
 }
 HURTFUL = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)  # 1, primes, blocks and ± 1
+EDGES = 2 * (1, 9, 17, 33, 65, 129)  # one, and one more than a block: what is to come more often
 BEYOND_A_BLOCK = HURTFUL[HURTFUL.index(31) :]  # what a loop over blocks takes more than one step for
-SMALL = ("T", "kH", "kW", "h")  # letters that stay within their limits
 MOST_ELEMENTS = 4352  # of any array or of the product M·S, so that an example takes milliseconds; 65 · 66 are fewer
 MASKS = ("none", "random", "empty_rows", "first_block", "full")
 LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset")
@@ -152,22 +152,30 @@ def cases(
     leaves out the values that saturate every function, where derivatives are less than anybody's rounding."""
     op = OPERATIONS[operation]
     may = op.parameters if parameters is None else parameters
-    sizes = {}
+    sizes, blocked = {}, [letter for letter, limit in SIZES[operation].items() if limit >= 9]
     for letter, limit in SIZES[operation].items():
-        sizes[letter] = draw(st.sampled_from([n for n in HURTFUL if n <= limit]), label=letter)
-    long = draw(st.sampled_from([*[""] * 2 * len(sizes), *(k for k in sizes if k not in SMALL)]), label="long")
-    if long:
-        sizes[long] = draw(st.sampled_from(BEYOND_A_BLOCK), label=long)
-    if len(sizes) > 1 and draw(st.sampled_from([False, False, True]), label="square"):
+        hurtful = HURTFUL + (EDGES if letter in blocked else ())
+        sizes[letter] = draw(st.sampled_from([n for n in hurtful if n <= limit]), label=letter)
+    if len(sizes) > 1 and draw(st.booleans(), label="square"):
         # equal sizes are where a transposition goes unnoticed by every comparison of shapes
         first, second = draw(st.sampled_from(list(itertools.combinations(sizes, 2))), label="equal")
         sizes[first] = sizes[second] = min(sizes[first], sizes[second])
+    kept = draw(st.sampled_from([letter for letter in sizes if SIZES[operation][letter] >= 5]), label="kept")
+    if kept != "T" and draw(st.sampled_from([False, False, True]), label="long"):
+        sizes[kept] = draw(st.sampled_from(BEYOND_A_BLOCK), label=kept)
+    if "d_v" in sizes and draw(st.booleans(), label="as in the paper"):
+        sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
     chosen: dict[str, Any] = {}
     mask: dict[str, Any] = {}
-    if "causal" in may and draw(st.booleans(), label="causal"):
+    attends = "across"
+    if "S" in sizes:
+        kinds = ("across", "across", "itself", *(("causal", "causal") if "causal" in may else ()))
+        attends = draw(st.sampled_from(kinds), label="attends")
+    if attends == "causal":
         chosen["causal"] = True
-        sizes["S"] = sizes["M"]
-    sizes = _shrink_to_budget(op, sizes, most, long)
+    if attends != "across":
+        sizes["S"] = sizes["M"] = sizes[kept if kept == "S" else "M"]
+    sizes = _shrink_to_budget(op, sizes, most, kept)
     if operation in ("conv2d", "maxpool2d"):
         chosen |= draw(_windows(op, sizes, may), label="window")
     if "activation" in may:
@@ -176,23 +184,24 @@ def cases(
         mask = {"mask": draw(st.sampled_from(MASKS), label="mask")}
         if mask["mask"] != "none":
             mask |= {"mask_batch": draw(st.booleans()), "mask_heads": draw(st.booleans())}
-    without: tuple[str, ...] = ()
-    if operation == "mse":
-        without = DISCRETE
-    elif operation == "multihead_attention":
-        without = STEEP_SCORES
+    without = DISCRETE if operation == "mse" else OF_DIFFERENCES
+    if chosen.get("activation") != "tanh" and operation != "lstm":
+        without += OF_TANH
+    if operation == "multihead_attention":
+        without += STEEP_SCORES
     elif op.recurrent and chosen.get("activation") in ("identity", "relu"):
-        without = EXPLOSIVE
+        without += EXPLOSIVE
     elif steep and (
         {"softmax", "lstm", "attention", "multihead_attention"} & {operation}
         or chosen.get("activation") in ("sigmoid", "tanh")
     ):
-        without = FLAT
+        without += FLAT
+    drawn = values or (*VALUES, *(3 * OF_TANH if chosen.get("activation") == "tanh" else ()))
     return Case(
         op,
         sizes,
         seed=draw(st.integers(0, 2**16 - 1), label="seed"),
-        values=draw(st.sampled_from([v for v in values or VALUES if v not in without]), label="values"),
+        values=draw(st.sampled_from([v for v in drawn if v not in without]), label="values"),
         layout=draw(st.sampled_from(layouts), label="layout"),
         parameters=chosen,
         **mask,
@@ -268,13 +277,13 @@ def _integers(rng, shape, fmt, special):
 
 
 def _offset(rng, shape, fmt, special):
-    """One array near 1.5 · 2^(p−1), where neighbours are 1 apart (10⁷ in float32): what is not subtracted first is lost.
+    """One array near ± 1.5 · 2^(p−1), where neighbours are 1 apart (10⁷ in float32): what is not subtracted first is lost.
 
     Not near a power of two, where the numbers above are twice as far apart as those below and rounding does lean.
     """
-    return (
-        1.5 * 2.0 ** (fmt.p - 1) + np.round(3 * rng.standard_normal(shape)) if special else rng.standard_normal(shape)
-    )
+    if not special:
+        return rng.standard_normal(shape)
+    return rng.choice([-1.5, 1.5]) * 2.0 ** (fmt.p - 1) + np.round(3 * rng.standard_normal(shape))
 
 
 def _scaled(exponent: float) -> Callable[..., np.ndarray]:
@@ -284,6 +293,22 @@ def _scaled(exponent: float) -> Callable[..., np.ndarray]:
         return rng.standard_normal(shape) * (2.0 ** np.round(exponent * fmt.e_max) if special else 1.0)
 
     return values
+
+
+def _small(rng, shape, fmt, special):
+    """All arrays small, so that sums are: where a function is its argument, and what is added to 1 is lost."""
+    return rng.standard_normal(shape) * 2.0 ** -(fmt.p // 3)
+
+
+def _close(rng, shape, fmt, special):
+    """Arrays of one shape that nearly agree."""
+    return np.random.default_rng(0).standard_normal(shape) + 2.0 ** -(fmt.p // 3) * rng.standard_normal(shape)
+
+
+def _brim(rng, shape, fmt, special):
+    """One array whose sum of squares overflows, while half of it does not."""
+    x = rng.standard_normal(shape)
+    return x * np.sqrt(1.5 * fmt.largest / np.sum(x * x)) if special else x
 
 
 def _mixed(rng, shape, fmt, special):
@@ -310,6 +335,9 @@ VALUES: dict[str, Callable[..., np.ndarray]] = {
     "offset": _offset,
     "tiny": _scaled(-0.4),
     "huge": _scaled(0.3),
+    "small": _small,
+    "close": _close,
+    "brim": _brim,
 }
 """Distributions of values; the first is what a failing case shrinks to."""
 
@@ -319,6 +347,12 @@ FLAT = ("huge", "offset", "large")
 
 STEEP_SCORES = (*FLAT, "mixed", "saturating")
 """What projections would turn into logits so large that the rounding of the projections decides between them."""
+
+OF_DIFFERENCES = ("close", "brim")
+"""Of the sum of squared differences."""
+
+OF_TANH = ("small",)
+"""Of what has a function that is its argument near 0."""
 
 DISCRETE = ("offset",)
 """Where a difference takes a dozen values, whose squares' rounding errors are copies of one another."""
@@ -333,13 +367,14 @@ def _mask(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nda
         mask[...] = True
     if kind == "empty_rows":
         mask[rng.random(shape[:-1]) < 0.5] = False
-    if kind == "first_block":
-        mask[..., : max(1, shape[-1] // 2)] = False
+    if kind == "first_block":  # and more of them, to the last but one key
+        mask[..., : rng.integers(max(1, shape[-1] // 2), max(2, shape[-1]))] = False
     return mask
 
 
-def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int, long: str) -> dict[str, int]:
-    """Halve the largest size, that of `long` last, until no array, and no product on the way, is beyond the budget."""
+def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int, kept: str) -> dict[str, int]:
+    """Halve the largest size until no array, and no product of matrices on the way, is beyond the budget; the size that
+    is to be kept, last."""
 
     def cost(sizes):
         shapes = [shape_of(letters, sizes) for letters in op.arrays.values()]
@@ -352,8 +387,9 @@ def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int, long: str
         return max([largest, *scores, *windows, *steps])
 
     sizes, causal = dict(sizes), "S" in sizes and sizes["S"] == sizes["M"]
+    keep = {"M", "S"} if causal and kept in ("M", "S") else {kept}
     while cost(sizes) > most:
-        largest = max(sizes, key=lambda k: (k != long and sizes[k] > 1, sizes[k]))
+        largest = max(sizes, key=lambda k: (sizes[k] > 1 and k not in keep, sizes[k]))
         sizes[largest] = max(1, sizes[largest] // 2)
         if causal:
             sizes["S"] = sizes["M"] = min(sizes["S"], sizes["M"])

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, currently_in_test_context, given, seed, settings, target
-from hypothesis.errors import HypothesisException
+from hypothesis.errors import Flaky, HypothesisException
 
 from ..impls import Backend
 from ..spec import OPERATIONS, Operation
@@ -107,12 +107,16 @@ def _applies(backend: Backend, op: Operation, dtype: str, property_: str) -> boo
 
 
 class Runner:
-    """Judges cells, on so many examples each (default: the Hypothesis profile's); `case`, where given, is the only one."""
+    """Judges cells, on so many examples each (default: the Hypothesis profile's); `case`, where given, is the only one.
 
-    def __init__(self, seed: int, case: str | None = None, examples: int | None = None):
+    shrink=False is content with the first failure, of any size.
+    """
+
+    def __init__(self, seed: int, case: str | None = None, examples: int | None = None, shrink: bool = True):
         self.seed = seed
         self.case = case
         self.examples = examples
+        self.shrink = shrink
 
     def run(self, cell: Cell | BrokenBackend) -> Result:
         """Never raises for what an implementation does: that becomes the verdict."""
@@ -144,10 +148,10 @@ class Runner:
             tally.conclude(single=True)
             return
         strategy = PROPERTIES[cell.property].strategy(cell.operation, may)
-        known = _defect(cell) is not None  # then one failure, of any size, is enough
+        known = _defect(cell) is not None  # then one failure is enough
         share = 1.0 if known else PROPERTIES[cell.property].share
         wanted = max(1, round((self.examples or settings().max_examples) * share))
-        phases = {Phase.explicit, Phase.generate} | (set() if known else {Phase.shrink})
+        phases = {Phase.explicit, Phase.generate} | ({Phase.shrink} if self.shrink and not known else set())
         if wanted >= ENOUGH_TO_CLIMB:
             phases.add(Phase.target)
         for attempt in range(4):  # examples that the backend does not support are made up for
@@ -168,6 +172,11 @@ class Runner:
             try:
                 examples()
             except Mismatch:
+                break
+            except Flaky:  # what an implementation does only now and then is a failure, too
+                if result.verdict not in ("fail", "error"):
+                    raise
+                result.reason += " (the same case passed when it was repeated)"
                 break
             if tally.tried >= 0.9 * wanted or not tally.unsupported:
                 break

@@ -248,8 +248,11 @@ def _judge_call(
     for name, a in inputs.items():
         if a.tobytes() != before[name]:
             return Judgement("fail", np.inf, f"input {name} was modified")
+    for a in first:
+        _spoil(a, arrays)
+    spoilt = [np.array(a) for a in first]
     second = call()
-    for name, a, copy in zip(names, first, copies, strict=True):
+    for name, a, copy in zip(names, first, spoilt, strict=True):
         if a.tobytes() != copy.tobytes():
             return Judgement("fail", np.inf, "a second call changed what the first had returned", name)
     if all(a.tobytes() == copy.tobytes() for a, copy in zip(second, copies, strict=True)):
@@ -258,6 +261,17 @@ def _judge_call(
     if again.failed:
         return Judgement(**{**vars(again), "reason": f"second call with the same inputs: {again.reason}"})
     return judgement
+
+
+def _spoil(answer: Any, arrays: Sequence[np.ndarray]) -> None:
+    """NaN all over what a call returned, unless it is the inputs' memory, or nobody's to write: what a second call
+    reuses of it, to read or to write, shows."""
+    if (
+        isinstance(answer, np.ndarray)
+        and answer.flags.writeable
+        and not any(np.shares_memory(answer, a) for a in arrays)
+    ):
+        answer[...] = np.nan
 
 
 def _all_arrays(answers: Sequence[Any]) -> bool:
@@ -449,7 +463,7 @@ PROPERTIES = {
             share=0.32,
         ),
         Property(
-            "special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.32
+            "special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.64
         ),
         *map(law, dict.fromkeys(row.name for row in LAWS.values())),
     )
