@@ -113,8 +113,11 @@ def backend(
     for name in OPERATIONS:
         setattr(module, name, getattr(correct, name))
         setattr(module, name + "_vjp", getattr(correct, name + "_vjp"))
-    for name, function in {"dtypes": dtypes, **functions}.items():
+    for name, function in functions.items():
         setattr(module, name, function)
+    replaced = {name.removesuffix("_vjp") for name in functions}
+    sound = tuple(d for d in dtypes if d in correct.dtypes)
+    module.dtypes = lambda op: dtypes if op in replaced else sound  # type: ignore[attr-defined]
     if arithmetic:
         module.arithmetic = arithmetic  # type: ignore[attr-defined]
     return Backend(module, "planted.py")
