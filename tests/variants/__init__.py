@@ -8,12 +8,12 @@ from ..laws import LAWS
 from ..planted import Planted
 from . import attention, products, recurrences, windows
 
-VARIANTS: tuple[Planted, ...] = (
-    *products.VARIANTS,
-    *windows.VARIANTS,
-    *recurrences.VARIANTS,
-    *attention.VARIANTS,
+_PLANTINGS = (
+    *(products.dense_variant, products.mse_variant, windows.conv_variant, windows.pool_variant),
+    *(recurrences.rnn_variant, recurrences.lstm_variant),
+    *(attention.softmax_variant, attention.variant, attention.multihead_variant),
 )
+VARIANTS: tuple[Planted, ...] = tuple(variant for planting in _PLANTINGS for variant in planting.plants)
 REFUSED = ("fail", "error")  # a cell that says nothing, of a law in few examples, say, refuses nothing
 
 

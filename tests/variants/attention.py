@@ -6,12 +6,10 @@ import ml_dtypes
 import numpy as np
 
 from ...spec import Arithmetic
-from ..planted import Planted, planting
+from ..planted import Planting
 from .widened import widened
 
-VARIANTS: list[Planted] = []
-softmax_variant, variant = planting(VARIANTS, "softmax"), planting(VARIANTS, "attention")
-multihead_variant = planting(VARIANTS, "multihead_attention")
+softmax_variant, variant, multihead_variant = (Planting(op) for op in ("softmax", "attention", "multihead_attention"))
 
 
 @softmax_variant(dtype="float64")

@@ -4,11 +4,10 @@ from zlib import crc32
 
 import numpy as np
 
-from ..planted import Planted, planting
+from ..planted import Planting
 from .widened import widened
 
-VARIANTS: list[Planted] = []
-dense_variant, mse_variant = planting(VARIANTS, "dense"), planting(VARIANTS, "mse")
+dense_variant, mse_variant = Planting("dense"), Planting("mse")
 
 
 def phi(z, activation):

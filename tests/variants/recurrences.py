@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from ..planted import Planted, planting
+from ..planted import Planting
 from .products import phi
 from .widened import widened
 
-VARIANTS: list[Planted] = []
-rnn_variant, lstm_variant = planting(VARIANTS, "rnn"), planting(VARIANTS, "lstm")
+rnn_variant, lstm_variant = Planting("rnn"), Planting("lstm")
 
 
 @rnn_variant(dtype="float64")

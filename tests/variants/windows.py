@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from ..planted import Planted, planting
+from ..planted import Planting
 from .widened import widened
 
-VARIANTS: list[Planted] = []
-conv_variant, pool_variant = planting(VARIANTS, "conv2d"), planting(VARIANTS, "maxpool2d")
+conv_variant, pool_variant = Planting("conv2d"), Planting("maxpool2d")
 
 
 def sizes_out(image, window, stride, dilation=(1, 1)):
