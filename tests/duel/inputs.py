@@ -30,7 +30,7 @@ class Subject:
     planted: Planted
     backend: Backend = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.backend = self.planted.make()
         self.asked: dict[int, tuple[Arrays | Exception, float]] = {}
 
