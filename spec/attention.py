@@ -12,6 +12,11 @@ def attention(q, k, v, mask=None, causal=False):
     q [B,H,M,D], k [B,H,S,D], v [B,H,S,E] → [B,H,M,E]. mask: bool [B or 1,H or 1,M,S], true where the query may
     attend; causal (M = S only): query m may attend to keys 0 … m. A query that may attend to no key gives 0.
     Source: document §3.4.1.
+    Laws: attention.permutes_with_queries      y(πq, k, v) = π y(q, k, v), with the mask's rows
+          attention.ignores_the_order_of_keys  y(q, πk, πv) = y(q, k, v), with the mask's columns
+          attention.one_key_returns_its_value  y = v_s where s is the only key, or the only one that the mask leaves
+          attention.causal_is_a_mask           causal=True is mask[m, s] = s ≤ m
+          attention.batch_is_independent       y(q, k, v)_b = y(q_b, k_b, v_b)
     """
     return softmax(scores(q, k), where=may_attend(q, k, mask, causal)) @ v
 
@@ -22,6 +27,7 @@ def attention_vjp(q, k, v, dy, mask=None, causal=False):
     Only y and L = log Σ e^S are kept of the forward: the weights are recomputed as P = e^(S − L), and softmax's Σⱼ Pⱼ dPⱼ
     is written Σₑ dyₑ yₑ. These forms need no row of P at once (Dao 2023, FlashAttention-2, §3.1), and are the least
     favourable for rounding: that of S in the forward and that of S here do not cancel.
+    Laws: attention.vjp_is_linear  vjp(dy + dz) = vjp(dy) + vjp(dz), for given arrays
     """
     where = may_attend(q, k, mask, causal)
     L = log_sum_exp(scores(q, k), where)

@@ -11,6 +11,10 @@ def conv2d(x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
 
     x [N,H,W,C], w [kH,kW,C,O] → [N,oH,oW,O]; x is 0 outside the image. Source: document §3.2.1, whose equation is
     the default: stride 1, no padding, no bias.
+    Laws: conv2d.linear_in_x           y(x + z, w) = y(x, w) + y(z, w)
+          conv2d.linear_in_w           y(x, w + z) = y(x, w) + y(x, z)
+          conv2d.moves_with_x          x less its first `stride` pixels gives y less its first pixel, clear of the padding
+          conv2d.batch_is_independent  y(x, w)ₙ = y(xₙ, w)
     """
     kH, kW, C, O = w.shape
     view = windows(_pad(x, padding), (kH, kW), stride, dilation)
@@ -18,7 +22,10 @@ def conv2d(x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
 
 
 def conv2d_vjp(x, w, dy, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
-    """∂L/∂w sums dy against the windows; ∂L/∂x correlates dy, spread by the stride, with w turned by 180°."""
+    """∂L/∂w sums dy against the windows; ∂L/∂x correlates dy, spread by the stride, with w turned by 180°.
+
+    Laws: conv2d.vjp_is_linear  vjp(dy + dz) = vjp(dy) + vjp(dz), for given arrays
+    """
     kH, kW, C, O = w.shape
     padded = _pad(x, padding)
     view = windows(padded, (kH, kW), stride, dilation)

@@ -10,6 +10,7 @@ def dense(x, W, b, activation="identity"):
     """y = φ(x W + b), the rows of x being the document's x.
 
     x [N,I], W [I,O], b [O] → y [N,O]. ReLU has derivative 0 at 0. Source: document §3.1.1.
+    Laws: dense.batch_is_independent  y(x, W, b)ₙ = y(xₙ, W, b)
     """
     return ACTIVATIONS[activation].function(x @ W + b)
 
@@ -18,6 +19,7 @@ def dense_vjp(x, W, b, dy, activation="identity"):
     """δ = dy ⊙ φ′(z);  ∂L/∂x = δ Wᵀ, ∂L/∂W = xᵀ δ, ∂L/∂b = Σₙ δ.
 
     The document writes ∂L/∂W as δ xᵀ, the transpose of W's own shape. Source: document §3.1.2.
+    Laws: dense.vjp_is_linear  vjp(dy + dz) = vjp(dy) + vjp(dz), for given arrays
     """
     phi = ACTIVATIONS[activation]
     z = x @ W + b

@@ -13,13 +13,18 @@ def lstm(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o):
     C_t = f_t ⊙ C_{t−1} + i_t ⊙ C̃_t,  o_t = σ(W_o [h_{t−1}, x_t] + b_o),  h_t = o_t ⊙ tanh(C_t).
 
     x [T,N,I], h0 [N,H], c0 [N,H], each W [H,H+I], each b [H] → h [T,N,H], c_T [N,H]. Source: document §3.3.2.
+    Laws: lstm.steps_chain           T₁ + T₂ steps are T₁ steps, then T₂ from the last h and C of those
+          lstm.batch_is_independent  h(x, h0, c0)ₙ = h(xₙ, h0ₙ, c0ₙ), and so c_T
     """
     steps = _forward(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o)
     return np.stack([step["h"] for step in steps]), steps[-1]["C"]
 
 
 def lstm_vjp(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o, dh, dc_T):
-    """Back-propagation through time of the six equations, last step first."""
+    """Back-propagation through time of the six equations, last step first.
+
+    Laws: lstm.vjp_is_linear  in (dh, dc_T): the vjp of a sum is the sum of the vjps
+    """
     steps = _forward(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o)
     H = h0.shape[1]
     dC, dh_next = dc_T, 0

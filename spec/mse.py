@@ -9,12 +9,16 @@ def mse(y_hat, y):
     """L = ½ Σ (ŷ − y)², over all entries: half the squared norm, not a mean.
 
     y_hat [N,O], y [N,O] → L []. Source: document §4.1.2, where §3.1.2's factor (ŷ − y) comes from.
+    Laws: mse.batch_is_independent  L(ŷ, y) = Σₙ L(ŷₙ, yₙ)
     """
     return np.sum((y_hat - y) * (y_hat - y), axis=(0, 1)) / 2
 
 
 def mse_vjp(y_hat, y, dL):
-    """∂L/∂ŷ = ŷ − y, ∂L/∂y = −(ŷ − y).    (document §3.1.2)"""
+    """∂L/∂ŷ = ŷ − y, ∂L/∂y = −(ŷ − y).    (document §3.1.2)
+
+    Laws: mse.vjp_is_linear  vjp(dL + dK) = vjp(dL) + vjp(dK), for given ŷ and y
+    """
     d = (y_hat - y) * dL
     return d, -d
 

@@ -9,13 +9,18 @@ def multihead_attention(q, k, v, W_q, W_k, W_v, W_o, mask=None, causal=False):
 
     q [B,M,F], k [B,S,F], v [B,S,F], W_q W_k [h,F,d_k], W_v [h,F,d_v], W_o [h·d_v,F] → [B,M,F]; mask and causal as in
     attention, with h heads. Source: document §3.4.2.
+    Laws: multihead_attention.one_head_is_attention  where h = 1 and the four W are identities
+          multihead_attention.batch_is_independent   y(q, k, v)_b = y(q_b, k_b, v_b)
     """
     heads = attention(project(q, W_q), project(k, W_k), project(v, W_v), mask, causal)
     return concat(heads) @ W_o
 
 
 def multihead_attention_vjp(q, k, v, W_q, W_k, W_v, W_o, dy, mask=None, causal=False):
-    """The chain rule through Concat, Attention and the projections."""
+    """The chain rule through Concat, Attention and the projections.
+
+    Laws: multihead_attention.vjp_is_linear  vjp(dy + dz) = vjp(dy) + vjp(dz), for given arrays
+    """
     Q, K, V = project(q, W_q), project(k, W_k), project(v, W_v)
     A = concat(attention(Q, K, V, mask, causal))
     dA = split(dy @ W_o.mT, W_v.shape[0])

@@ -11,13 +11,18 @@ def rnn(x, h0, W_hh, W_xh, b_h, W_yh, b_y, activation="tanh"):
 
     x [T,N,I], h0 [N,H], W_hh [H,H], W_xh [H,I], b_h [H], W_yh [O,H], b_y [O] → y [T,N,O], h [T,N,H].
     Both φ are `activation`. Source: document §3.3.1.
+    Laws: rnn.steps_chain           T₁ + T₂ steps are T₁ steps, then T₂ from the last h of those
+          rnn.batch_is_independent  y(x, h0)ₙ = y(xₙ, h0ₙ), and so h
     """
     _, h, _, y = _forward(x, h0, W_hh, W_xh, b_h, W_yh, b_y, activation)
     return np.stack(y), np.stack(h)
 
 
 def rnn_vjp(x, h0, W_hh, W_xh, b_h, W_yh, b_y, dy, dh, activation="tanh"):
-    """Back-propagation through time: δ^y_t = dy_t ⊙ φ′, and δ^h_t = (dh_t + W_yhᵀ δ^y_t + W_hhᵀ δ^h_{t+1}) ⊙ φ′."""
+    """Back-propagation through time: δ^y_t = dy_t ⊙ φ′, and δ^h_t = (dh_t + W_yhᵀ δ^y_t + W_hhᵀ δ^h_{t+1}) ⊙ φ′.
+
+    Laws: rnn.vjp_is_linear  in (dy, dh): the vjp of a sum is the sum of the vjps
+    """
     phi = ACTIVATIONS[activation]
     a, h, z, y = _forward(x, h0, W_hh, W_xh, b_h, W_yh, b_y, activation)
     T = x.shape[0]

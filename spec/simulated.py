@@ -47,7 +47,7 @@ class Simulation:
 
     The noise is `magnification` times the arithmetic's, and deviations are divided by `reduction`. first_order becomes
     False where the noise passes a function that is not linear over it: the spread then bounds nothing, the tails being
-    no longer normal.
+    no longer normal. Systematic errors are those of a `path` through the implementation, which may have several.
     """
 
     arithmetic: Arithmetic
@@ -56,6 +56,7 @@ class Simulation:
     magnification: float = field(default=1.0, init=False)
     reduction: float = field(default=1.0, init=False)
     first_order: bool = field(default=True, init=False)
+    path: str = field(default="", init=False)
     rng: np.random.Generator = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -89,8 +90,8 @@ class Simulation:
         return self._draw(_normal_pool(), shape)
 
     def common(self, name: str, ndim: int) -> np.ndarray:
-        """Uniform in ±1, one number for each perturbed replicate: fixed by the name, the same in every evaluation."""
-        return _common(name, self.replicates - 1).reshape((-1,) + (1,) * ndim)
+        """Uniform in ±1, one number for each perturbed replicate: fixed by name and path, the same in every evaluation."""
+        return _common(name + self.path, self.replicates - 1).reshape((-1,) + (1,) * ndim)
 
     def _draw(self, pool: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """A random stretch of a fixed pool: drawing every number anew would take most of an evaluation's time."""

@@ -10,6 +10,9 @@ def softmax(x, where=True):
 
     x [N,M] (any leading axes) → the same shape. `where` [broadcastable to x] limits i and j to the true entries;
     elsewhere, and in a row without a true entry, the result is 0. Source: document §3.4.1.
+    Laws: softmax.rows_sum_to_one       Σⱼ softmax(x)ⱼ = 1
+          softmax.ignores_shifts        softmax(x + c) = softmax(x), one c per row
+          softmax.batch_is_independent  softmax(x)ₙ = softmax(xₙ)
     """
     e, _ = shifted(x, where)
     return e / np.where(np.any(where, axis=-1, keepdims=True), np.sum(e, axis=-1, keepdims=True), 1)
@@ -29,7 +32,10 @@ def shifted(x, where):
 
 
 def softmax_vjp(x, dp, where=True):
-    """∂L/∂x = p ⊙ (dp − Σⱼ pⱼ dpⱼ), with p = softmax(x)."""
+    """∂L/∂x = p ⊙ (dp − Σⱼ pⱼ dpⱼ), with p = softmax(x).
+
+    Laws: softmax.vjp_is_linear  vjp(dp + dq) = vjp(dp) + vjp(dq), for a given x
+    """
     p = softmax(x, where)
     return (p * (dp - np.sum(p * dp, axis=-1, keepdims=True)),)
 

@@ -56,19 +56,19 @@ def ignores_shifts(run: Run, given: Given) -> Sides:
 
 
 def linear_in_x(run: Run, given: Given) -> Sides:
-    """conv(3x − 2z, w) = 3 conv(x, w) − 2 conv(z, w)"""
+    """conv(x + z, w) = conv(x, w) + conv(z, w)"""
     x, w = given.arrays
-    (x, z), _ = _on_a_grid(given.fmt.p - 3, x, given.rng.standard_normal(x.shape))
-    parts = run(x, w, **given.parameters), run(z, w, **given.parameters)
-    yield "y", run(3 * x - 2 * z, w, **given.parameters)[0], [(3, parts[0][0]), (-2, parts[1][0])]
+    x, z = _addends(given, x)
+    parts = run(x, w, **given.parameters)[0], run(z, w, **given.parameters)[0]
+    yield "y", run(x + z, w, **given.parameters)[0], [(1, part) for part in parts]
 
 
 def linear_in_w(run: Run, given: Given) -> Sides:
-    """conv(x, 3w − 2z) = 3 conv(x, w) − 2 conv(x, z)"""
+    """conv(x, w + z) = conv(x, w) + conv(x, z)"""
     x, w = given.arrays
-    (w, z), _ = _on_a_grid(given.fmt.p - 3, w, given.rng.standard_normal(w.shape))
-    parts = run(x, w, **given.parameters), run(x, z, **given.parameters)
-    yield "y", run(x, 3 * w - 2 * z, **given.parameters)[0], [(3, parts[0][0]), (-2, parts[1][0])]
+    w, z = _addends(given, w)
+    parts = run(x, w, **given.parameters)[0], run(x, z, **given.parameters)[0]
+    yield "y", run(x, w + z, **given.parameters)[0], [(1, part) for part in parts]
 
 
 def moves_with_x(run: Run, given: Given) -> Sides:
@@ -198,14 +198,17 @@ def batch_is_independent(run: Run, given: Given) -> Sides:
 
 
 def vjp_is_linear(run: Run, given: Given) -> Sides:
-    """vjp(3 c₁ − 2 c₂) = 3 vjp(c₁) − 2 vjp(c₂), c being the cotangents of all outputs"""
-    draws = [given.rng.standard_normal(c.shape) for c in given.cotangents]
-    grids = [_on_a_grid(given.fmt.p - 3, c, d)[0] for c, d in zip(given.cotangents, draws, strict=True)]
-    first, second = zip(*grids, strict=True)
-    both = [3 * a - 2 * b for a, b in grids]
-    sides = [run(*given.arrays, *c, **given.parameters) for c in (both, first, second)]
-    for name, of_both, of_first, of_second in zip(given.operation.arrays, *sides, strict=True):
-        yield "d" + name, of_both, [(3, of_first), (-2, of_second)]
+    """vjp(c₁ + c₂) = vjp(c₁) + vjp(c₂), c being the cotangents of all outputs"""
+    pairs = [_addends(given, c) for c in given.cotangents]
+    first, second = zip(*pairs, strict=True)
+    sides = [run(*given.arrays, *c, **given.parameters) for c in ([a + b for a, b in pairs], first, second)]
+    for name, of_both, *parts in zip(given.operation.arrays, *sides, strict=True):
+        yield "d" + name, of_both, [(1, part) for part in parts]
+
+
+def _addends(given: Given, array: np.ndarray) -> list[np.ndarray]:
+    """The array and another, both rounded so that their sum is of the format, too."""
+    return _on_a_grid(given.fmt.p - 1, array, given.rng.standard_normal(array.shape))[0]
 
 
 def _on_a_grid(bits: int, *arrays: np.ndarray) -> tuple[list[np.ndarray], float]:
