@@ -131,7 +131,7 @@ class Simulated(NumberArray):
     def deviations(self) -> np.ndarray:
         """Each perturbed replicate less the unperturbed one, before it is stored: [K − 1, *shape]."""
         values = self.values
-        if self.before is not None and self.format.p <= self.simulation.arithmetic.storage.p:
+        if self.before is not None and self.format.p == self.simulation.arithmetic.storage.p:
             values = self.before
         if values.shape[0] == 1:
             return np.zeros((self.simulation.replicates - 1, *values.shape[1:]))

@@ -76,7 +76,7 @@ def compare(before: dict[tuple[str, ...], dict], after: dict[tuple[str, ...], di
         counts[kind] += 1
         if kind != "same":
             lines.append(
-                (kind, old == new, (kind, " ".join(key), f"{old} → {new}", f"worst {old_worst} → {new_worst}"))
+                (kind, old == new, (kind, " ".join(key), f"{old} → {new}", f"{_what(key)} {old_worst} → {new_worst}"))
             )
     lines.sort(key=lambda line: (list(COLOURS).index(line[0]), line[1]))  # changes of nothing but the worst error: last
     widths = [max(map(len, column)) for column in zip(*(words for _, _, words in lines), strict=True)]
@@ -96,4 +96,8 @@ def _kind(old: str, new: str) -> str:
 
 
 def _shown(cell: dict[str, Any] | None, missing: str) -> tuple[str, str]:
-    return (cell["verdict"], f"{float(cell['worst']):.3g}") if cell else (missing, "–")
+    return (cell["verdict"], cell.get("value") or f"{float(cell['worst']):.3g}") if cell else (missing, "–")
+
+
+def _what(key: tuple[str, ...]) -> str:
+    return "value" if key[-1].startswith("trait:") else "worst"

@@ -18,13 +18,16 @@ from ..impls import Backend
 from ..spec import OPERATIONS, Operation
 from .cases import Case
 from .judge import Judgement, Statistics
-from .properties import PROPERTIES, bad_input
+from .properties import PROPERTIES, Property, bad_input
+from .traits import TRAITS, Trait
+from .traits import cases as cases_of_traits
 
 MOST_INCONCLUSIVE = 0.1  # of a cell's examples
 ENOUGH_TO_CLIMB = 500  # climbing towards the worst error takes half of a cell's examples, all near one another
 ENOUGH_TO_BE_SENSITIVE = 60  # examples, of which each argument is left out in several
 VERDICTS = ("pass", "fail", "known", "inconclusive", "unsupported", "error")
 BAD_INPUT = "bad_input"
+EVERY_PROPERTY = (*PROPERTIES, BAD_INPUT, *TRAITS)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class BrokenBackend:
 
 @dataclass
 class Result:
-    """One entry of the matrix, judged; `asdict` gives the report's cell."""
+    """One entry of the matrix, judged; `asdict` gives the report's cell. A trait has a value, and is not judged."""
 
     impl: str
     op: str
@@ -75,6 +78,7 @@ class Result:
     rms: float | None = None
     bias: float | None = None
     refused: dict[str, int] = field(default_factory=dict)
+    value: str = ""
 
 
 class Mismatch(AssertionError):
@@ -94,7 +98,7 @@ def cells(
             for dtype in backend.dtypes(name) if backend.function(name) else ("-",):
                 if dtypes and dtype not in dtypes and dtype != "-":
                     continue
-                for p in properties or [*PROPERTIES, BAD_INPUT]:
+                for p in properties or EVERY_PROPERTY:
                     if _applies(backend, op, dtype, p):
                         yield Cell(backend, op, dtype, p)
 
@@ -103,7 +107,11 @@ def _applies(backend: Backend, op: Operation, dtype: str, property_: str) -> boo
     """A missing operation has one cell, which says so; bad input is asked of the backends that we ship."""
     if dtype == "-":
         return property_ == "forward"
-    return backend.shipped if property_ == BAD_INPUT else PROPERTIES[property_].applies(op)
+    return backend.shipped if property_ == BAD_INPUT else _row(property_).applies(op)
+
+
+def _row(property_: str) -> Property | Trait:
+    return TRAITS[property_] if property_ in TRAITS else PROPERTIES[property_]
 
 
 class Runner:
@@ -132,11 +140,13 @@ class Runner:
             return _unsupported(result, f"{backend.name} defines no function {op.name}")
         if cell.property == BAD_INPUT:
             self._run_bad_input(cell, result)
-        elif PROPERTIES[cell.property].needs_gradient and backend.gradient(op.name) is None:
+        elif _row(cell.property).needs_gradient and backend.gradient(op.name) is None:
             return _unsupported(result, f"{backend.name} defines neither {op.name}_vjp nor vjp")
         else:
             may = backend.parameters(op)
             result.not_exercised = tuple(p for p in op.parameters if p not in may)
+            if cell.property in TRAITS:
+                return self._measure(cell, result, may)
             self._run_examples(cell, result, may)
         return _known(cell, result)
 
@@ -182,6 +192,28 @@ class Runner:
                 break
         tally.conclude()
 
+    def _measure(self, cell: Cell, result: Result, may: tuple[str, ...]) -> Result:
+        """The least value over the trait's cases. What an implementation raises is for other cells to judge."""
+        trait = TRAITS[cell.property]
+        measured: list[tuple[Any, Case]] = []
+        why_not = "no case shows it"
+        given = cases_of_traits(cell.operation, may) if self.case is None else [Case.parse(cell.operation, self.case)]
+        for case in given:
+            try:
+                with _undisturbed():
+                    measured.append((trait.measure(cell.backend, cell.dtype, case), case))
+            except NotImplementedError as reason:
+                why_not = str(reason)
+            except Exception as error:
+                why_not = f"{type(error).__name__}: {error}"
+        if not measured:
+            return _unsupported(result, why_not)
+        value, case = min(measured, key=lambda pair: pair[0])
+        result.examples, result.value = len(measured), trait.words(value)
+        result.reason = f"the least of {len(measured)}: {case}"
+        result.reproduce += f" --case {shlex.quote(str(case))}"
+        return result
+
     def _run_bad_input(self, cell: Cell, result: Result) -> None:
         for what, judgement in bad_input(cell.backend, cell.dtype, cell.operation):
             result.examples += 1
@@ -216,8 +248,7 @@ class Tally:
     def judge(self, case: Case) -> None:
         """One example; raises Mismatch where it fails, and remembers the last failure, which is the smallest."""
         try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")  # what a backend warns of is no verdict
+            with _undisturbed():
                 judgement = PROPERTIES[self.cell.property].judge(self.cell.backend, self.cell.dtype, case)
         except HypothesisException:
             raise
@@ -300,6 +331,14 @@ class Tally:
         op = self.cell.operation
         arguments = [*op.arrays, *(f"cotangent of {n}" for n in op.outputs if self.cell.property == "gradient")]
         return next((f"ignoring {a}" for a in arguments if not self.refused[f"ignoring {a}"]), "")
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What a backend warns of is no verdict."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _unsupported(result: Result, reason: str) -> Result:

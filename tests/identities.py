@@ -178,17 +178,11 @@ def one_head_is_attention(run: Run, given: Given) -> Sides:
 def batch_is_independent(run: Run, given: Given) -> Sides:
     """a batch in two parts gives the parts of the result, or adds up to it where the result has no batch"""
     op, letter = given.operation, batch_letter(given.operation)
-    axes = [s.split().index(letter) if letter in s.split() else None for s in op.arrays.values()]
-    size = next(a.shape[axis] for a, axis in zip(given.arrays, axes, strict=True) if axis is not None)
-    cut = int(given.rng.integers(1, size))
+    cut = int(given.rng.integers(1, batch_size(op, given.arrays)))
     parts = []
-    for part in (slice(0, cut), slice(cut, size)):
-        arrays = [
-            a if axis is None else a[(slice(None),) * axis + (part,)]
-            for a, axis in zip(given.arrays, axes, strict=True)
-        ]
-        masks = _masked(given.parameters, lambda mask, part=part: mask[part] if len(mask) == size else mask)
-        parts.append(run(*arrays, **masks))
+    for part in (slice(0, cut), slice(cut, None)):
+        arrays, parameters = part_of(op, given.arrays, given.parameters, part)
+        parts.append(run(*arrays, **parameters))
     whole = run(*given.arrays, **given.parameters)
     for name, y, first, second in zip(op.outputs, whole, *parts, strict=True):
         if letter in op.outputs[name].split():
@@ -244,3 +238,22 @@ def can_move(case: Case) -> bool:
 def batch_letter(operation: Operation) -> str:
     """The letter of the batch."""
     return "B" if "B" in next(iter(operation.arrays.values())) else "N"
+
+
+def batch_size(operation: Operation, arrays) -> int:
+    letter = batch_letter(operation)
+    return next(
+        a.shape[s.split().index(letter)]
+        for a, s in zip(arrays, operation.arrays.values(), strict=True)
+        if letter in s.split()
+    )
+
+
+def part_of(operation: Operation, arrays, parameters: dict[str, Any], part: slice) -> tuple[list, dict[str, Any]]:
+    """The arrays and the parameters of a part of the batch."""
+    letter, size = batch_letter(operation), batch_size(operation, arrays)
+    parts = [
+        a[(slice(None),) * s.split().index(letter) + (part,)] if letter in s.split() else a
+        for a, s in zip(arrays, operation.arrays.values(), strict=True)
+    ]
+    return parts, _masked(parameters, lambda mask: mask[part] if len(mask) == size else mask)

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, settings
 from ..impls import SHIPPED, Backend, UnknownBackend, load
 from ..spec import DTYPES, OPERATIONS
 from .cases import Case
-from .conformance import BAD_INPUT, BrokenBackend, Cell, Result, Runner, cells
-from .properties import PROPERTIES
+from .conformance import BAD_INPUT, EVERY_PROPERTY, BrokenBackend, Cell, Result, Runner, cells
 from .report import Report, environment, explain, matrix
 
 PROFILES = {"quick": 30, "ci": 125, "thorough": 2000}
@@ -34,7 +33,7 @@ class Suite:
         self.backends = _load_all(dict.fromkeys(config.getoption("impl") or SHIPPED))
         operations = _known(config, "op", OPERATIONS)
         dtypes = _known(config, "dtype", DTYPES)
-        properties = _known(config, "property", [*PROPERTIES, BAD_INPUT])
+        properties = _known(config, "property", EVERY_PROPERTY)
         self.cells = list(cells(self.backends, operations, dtypes, properties))
         if self.chosen and not any(isinstance(c, BrokenBackend) or c.dtype != "-" for c in self.cells):
             # Cells of operations that no backend defines may be left: worth showing where just those were asked for.

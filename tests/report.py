@@ -32,6 +32,9 @@ COLOURS = {
 }
 REMARKABLE = ("fail", "error", "inconclusive", "known")
 MAIN = ("import", "forward", "gradient")
+LINES = {"law": "law", "trait": "trait"}  # of a table, for properties of these prefixes; the others are "more"
+SAME = {"yes": "=", "no": "≠"}
+NOT_JUDGED = "traits are reported, not judged"
 
 
 class Report:
@@ -73,6 +76,8 @@ class Report:
                 for (op, p), by_dtype in rows.items()
             ]
             lines += ["", *(f"- {note}" for note in _notes(self.results, impl)), ""]
+        if any(r.value for r in self.results):
+            lines += [f"{NOT_JUDGED.capitalize()}.", ""]
         for r in self.results:
             if r.verdict in REMARKABLE:
                 title, text = explain(r).split("\n", 1)
@@ -94,6 +99,7 @@ class Report:
             remarkable_verdicts=REMARKABLE,
             environment=self.environment,
             word=_word,
+            not_judged=NOT_JUDGED if any(r.value for r in self.results) else "",
         )
 
     WRITERS: ClassVar = {".json": json, ".md": markdown, ".html": html}
@@ -138,9 +144,10 @@ def explain(result: Result) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    counts = {v: sum(r.verdict == v for r in results) for v in VERDICTS}
+    traits = sum(bool(r.value) for r in results)
+    counts = {v: sum(r.verdict == v and not r.value for r in results) for v in VERDICTS} | {"reported": traits}
     words = ", ".join(f"{n} {v}" for v, n in counts.items() if n)
-    examples = sum(r.examples for r in results)
+    examples = sum(r.examples for r in results if not r.value)
     plural = ["" if n == 1 else "s" for n in (len(results), examples)]
     return f"{len(results)} cell{plural[0]}: {words}; {examples:,} example{plural[1]} judged"
 
@@ -160,14 +167,20 @@ def matrix(results: list[Result], width: int, colour: bool) -> list[str]:
     )
     for impl, (properties, dtypes, rows) in _tables(results).items():
         console.print(Text(impl, style="bold"), soft_wrap=True)
-        more = [p for p in properties if p not in MAIN]
+        lesser: dict[str, list[str]] = {}
+        for p in properties:
+            if p not in MAIN:
+                lesser.setdefault(LINES.get(p.partition(":")[0], "more"), []).append(p)
         while dtypes:
-            fitting = (_table(rows, dtypes[:n], more) for n in range(len(dtypes), 1, -1))
-            table = next((t for t in fitting if console.measure(t).maximum <= width), _table(rows, dtypes[:1], more))
+            fitting = (_table(rows, dtypes[:n], lesser) for n in range(len(dtypes), 1, -1))
+            table = next((t for t in fitting if console.measure(t).maximum <= width), _table(rows, dtypes[:1], lesser))
             console.print(table)
             dtypes = dtypes[len(table.columns) - 2 :]
-        if more:
-            console.print(f"more: {', '.join(more)}{', in this order' if len(more) > 1 else ''}", soft_wrap=True)
+        for kind, names in lesser.items():
+            order = ", in this order" if len(names) > 1 else ""
+            meaning = f"; = same bits, ≠ other bits; {NOT_JUDGED}" if kind == "trait" else ""
+            listed = ", ".join(p.removeprefix(f"{kind}:") for p in names)
+            console.print(f"{_several(kind)}: {listed}{order}{meaning}", soft_wrap=True)
         for note in _notes(results, impl):
             console.print(Text(note), soft_wrap=True)
     console.print("entries: verdict, worst error over tolerance, examples judged", soft_wrap=True)
@@ -176,14 +189,19 @@ def matrix(results: list[Result], width: int, colour: bool) -> list[str]:
     return output.getvalue().splitlines()
 
 
-def _table(rows: dict[tuple[str, str], dict[str, Result]], dtypes: list[str], more: list[str]) -> Table:
+def _table(rows: dict[tuple[str, str], dict[str, Result]], dtypes: list[str], lesser: dict[str, list[str]]) -> Table:
     table = Table(header_style="bold")
     for heading in ("operation", "property", *dtypes):
         table.add_column(heading, no_wrap=True)
     for op in dict.fromkeys(op for op, _ in rows):
         lines = [(p, _entries([rows[op, p]], dtypes)) for p in MAIN if (op, p) in rows]
-        if found := [rows[op, p] for p in more if (op, p) in rows]:
-            lines.append((f"{len(found)} more", _entries(found, dtypes, short=True)))
+        for kind, names in lesser.items():
+            found = [rows[op, p] for p in names if (op, p) in rows]
+            if found and kind == "trait":
+                lines.append(("traits", [_traits([rows.get((op, p), {}).get(d) for p in names]) for d in dtypes]))
+            elif found:
+                name = kind if len(found) == 1 else _several(kind)
+                lines.append((f"{len(found)} {name}", _entries(found, dtypes, short=True)))
         for n, (name, entries) in enumerate(lines):
             table.add_row("" if n else op, name, *entries)
         table.add_section()
@@ -208,6 +226,17 @@ def _undefined(result: Result) -> bool:
 
 def _entries(rows: list[dict[str, Result]], dtypes: list[str], short: bool = False) -> list[Text]:
     return [_entry([by_dtype.get(d) for by_dtype in rows], short) for d in dtypes]
+
+
+def _several(kind: str) -> str:
+    return kind if kind == "more" else kind + "s"
+
+
+def _traits(results: list[Result | None]) -> Text:
+    """Their values: whether bits are the same, then figures; nothing for a dtype that none was asked of."""
+    words = [r.value if r and r.value else SYMBOLS["unsupported"] for r in results]
+    same = "".join(SAME.get(w, w) for w in words if not w[-1].isdigit())
+    return Text(" ".join([same, *(w for w in words if w[-1].isdigit())]) if any(results) else "")
 
 
 def _entry(results: list[Result | None], short: bool = False) -> Text:
@@ -239,6 +268,8 @@ def _tables(
 def _word(result: Result | None) -> str:
     if result is None:
         return ""
+    if result.value:
+        return result.value
     if result.verdict not in ("pass", "fail"):
         return f"{SYMBOLS[result.verdict]} {result.verdict}"
     worst = f"{result.worst:.2f}" if result.worst < 100 else f"{result.worst:.0e}".replace("inf", "∞")
@@ -287,7 +318,7 @@ dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1.5rem }
 </style>
 <h1>Conformance</h1>
 <p>{{ summary }}; {{ environment.date }}.</p>
-<p>Each entry: verdict, worst error over tolerance, examples judged.
+<p>Each entry: verdict, worst error over tolerance, examples judged{{ "; " + not_judged if not_judged else "" }}.
 {% for verdict, symbol in symbols.items() %}
 <span class="{{ verdict }}">&nbsp;{{ symbol }} {{ verdict }}&nbsp;</span>
 {% endfor %}</p>
@@ -298,7 +329,7 @@ dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1.5rem }
 {% for (op, property), by_dtype in rows.items() %}
 <tr{% if op != seen.op %} class="first"{% endif %}><td>{{ op if op != seen.op else "" }}<td>{{ property }}
 {% for d in dtypes %}{% set r = by_dtype.get(d) %}{% set link = r and r.verdict in remarkable_verdicts %}
-<td class="verdict {{ r.verdict if r else "" }}" title="{{ r.reason if r else "" }}">
+<td class="verdict {{ ("" if r.value else r.verdict) if r else "" }}" title="{{ r.reason if r else "" }}">
 {%- if link %}<a href="#{{ impl }}-{{ op }}-{{ d }}-{{ property }}">{% endif %}{{ word(r) }}{% if link %}</a>{% endif %}
 {%- endfor %}</tr>
 {% set seen.op = op %}{% endfor %}
