@@ -63,7 +63,8 @@ class Suite:
         return result
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.import_plugin("opspec.tests.beside")
     group = parser.getgroup("opspec", "conformance of implementations to opspec's specifications")
     group.addoption(
         "--impl",
@@ -95,6 +96,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis's own, which loads the profile
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "beside: what another process finds out, see beside.py")
     for path in config.getoption("conformance_report"):
         if Path(path).suffix not in Report.WRITERS:
             raise pytest.UsageError(f"--conformance-report: {path!r} must end in one of {', '.join(Report.WRITERS)}")

@@ -1,9 +1,6 @@
 """The kernels' compiled IR, executed on the CPU: stops at accesses out of bounds and at races between programs."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 import xml.etree.ElementTree as xml
 from collections import Counter
 from pathlib import Path
@@ -19,17 +16,16 @@ INSTALL = "pip install --no-deps --ignore-requires-python ttsem==0.1.0"
 
 @pytest.mark.skipif(LANE == "sanitizer", reason="this process runs under the sanitizer already")
 @pytest.mark.skipif(importlib.util.find_spec("ttsem") is None, reason=f"ttsem is not installed: {INSTALL}")
-def test_every_kernel_under_the_sanitizer(tmp_path, capsys):
+@pytest.mark.beside(
+    *("-m", "ttsem.sanitize", "pytest", str(HERE / "test_kernels.py"), str(HERE / "test_planted_kernels.py"), "-q"),
+    *("-o", "junit_family=xunit1", "--junitxml={folder}/report.xml"),
+)
+def test_every_kernel_under_the_sanitizer(beside):
     """Every kernel and schedule in bfloat16, at ragged sizes; then the planted bugs that only this lane can see."""
-    files = [HERE / "test_kernels.py", HERE / "test_planted_kernels.py"]
-    command = [sys.executable, "-m", "ttsem.sanitize", "pytest", *map(str, files), "-q", "-o", "junit_family=xunit1"]
-    environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "PYTEST_ADDOPTS")}
-    with capsys.disabled():
-        print(f"\nttsem.sanitize pytest {' '.join(f.name for f in files)}", flush=True)
-        done = subprocess.run([*command, f"--junitxml={tmp_path / 'report.xml'}"], env=environment, timeout=1800)
-        judged = _judged(tmp_path / "report.xml")
-        print(*(f"  {kernel}: {count} launches with schedules judged" for kernel, count in judged.items()), sep="\n")
-    assert done.returncode == 0
+    done = beside()
+    assert done.code == 0
+    judged = _judged(done.folder / "report.xml")
+    print(*(f"{kernel}: {count} launches with schedules judged" for kernel, count in judged.items()), sep="\n")
     assert set(judged) == set(every_kernel())
 
 
