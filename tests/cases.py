@@ -4,8 +4,9 @@ which its arrays follow; so it shrinks well, prints on one line and is rebuilt f
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,80 +151,89 @@ def cases(
 ) -> Case:
     """Cases of one operation; `parameters` names the keywords that may differ from their defaults (None: all); `steep`
     leaves out the values that saturate every function, where derivatives are less than anybody's rounding."""
-    op = OPERATIONS[operation]
+    op, choose = OPERATIONS[operation], partial(_choose, draw)
     may = op.parameters if parameters is None else parameters
-    sizes, blocked = {}, [letter for letter, limit in SIZES[operation].items() if limit >= 9]
-    for letter, limit in SIZES[operation].items():
-        hurtful = HURTFUL + (EDGES if letter in blocked else ())
-        sizes[letter] = draw(st.sampled_from([n for n in hurtful if n <= limit]), label=letter)
-    if len(sizes) > 1 and draw(st.booleans(), label="square"):
-        # equal sizes are where a transposition goes unnoticed by every comparison of shapes
-        first, second = draw(st.sampled_from(list(itertools.combinations(sizes, 2))), label="equal")
-        sizes[first] = sizes[second] = min(sizes[first], sizes[second])
-    kept = draw(st.sampled_from([letter for letter in sizes if SIZES[operation][letter] >= 5]), label="kept")
-    if kept != "T" and draw(st.sampled_from([False, False, True]), label="long"):
-        sizes[kept] = draw(st.sampled_from(BEYOND_A_BLOCK), label=kept)
-    if "d_v" in sizes and draw(st.booleans(), label="as in the paper"):
-        sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
     chosen: dict[str, Any] = {}
-    mask: dict[str, Any] = {}
-    attends = "across"
-    if "S" in sizes:
-        kinds = ("across", "across", "itself", *(("causal", "causal") if "causal" in may else ()))
-        attends = draw(st.sampled_from(kinds), label="attends")
-    if attends == "causal":
-        chosen["causal"] = True
-    if attends != "across":
-        sizes["S"] = sizes["M"] = sizes[kept if kept == "S" else "M"]
-    sizes = _shrink_to_budget(op, sizes, most, kept)
+    sizes = _sizes(choose, op, chosen, may, most)
     if operation in ("conv2d", "maxpool2d"):
-        chosen |= draw(_windows(op, sizes, may), label="window")
+        chosen |= _windows(choose, op, sizes, may)
     if "activation" in may:
-        chosen["activation"] = draw(st.sampled_from(list(ACTIVATIONS)), label="activation")
-    if "mask" in may:
-        mask = {"mask": draw(st.sampled_from(MASKS), label="mask")}
-        if mask["mask"] != "none":
-            mask |= {"mask_batch": draw(st.booleans()), "mask_heads": draw(st.booleans())}
-    without = DISCRETE if operation == "mse" else OF_DIFFERENCES
-    if chosen.get("activation") != "tanh" and operation != "lstm":
-        without += OF_TANH
-    if operation == "multihead_attention":
-        without += STEEP_SCORES
-    elif op.recurrent and chosen.get("activation") in ("identity", "relu"):
-        without += EXPLOSIVE
-    elif steep and (
-        {"softmax", "lstm", "attention", "multihead_attention"} & {operation}
-        or chosen.get("activation") in ("sigmoid", "tanh")
-    ):
-        without += FLAT
-    drawn = values or (*VALUES, *(3 * OF_TANH if chosen.get("activation") == "tanh" else ()))
+        chosen["activation"] = choose("activation", ACTIVATIONS)
+    mask: dict[str, Any] = {"mask": choose("mask", MASKS)} if "mask" in may else {}
+    if mask.get("mask", "none") != "none":
+        mask |= {name: choose(name, (False, True)) for name in ("mask_batch", "mask_heads")}
     return Case(
         op,
         sizes,
         seed=draw(st.integers(0, 2**16 - 1), label="seed"),
-        values=draw(st.sampled_from([v for v in drawn if v not in without]), label="values"),
-        layout=draw(st.sampled_from(layouts), label="layout"),
+        values=choose("values", [v for v in _values(op, chosen, steep) if v in (values or VALUES)]),
+        layout=choose("layout", layouts),
         parameters=chosen,
         **mask,
     )
 
 
-@st.composite
-def _windows(draw: st.DrawFn, op: Operation, sizes: dict[str, int], may: tuple[str, ...]) -> dict[str, Any]:
+def _choose(draw: st.DrawFn, what: str, options: Iterable[Any]) -> Any:
+    """One of the options. That no two choices are drawn from the same set keeps Hypothesis from its habit of trying,
+    for each example that it draws, five that only copy one choice to another of its kind."""
+    return draw(st.sampled_from([(what, option) for option in options]), label=what)[1]
+
+
+def _sizes(choose: Callable[..., Any], op: Operation, chosen: dict[str, Any], may: Sequence[str], most: int):
+    """Sizes within the budget, of which `kept` is shrunk last; chooses `causal`, too, which needs M = S."""
+    blocked = [letter for letter, limit in SIZES[op.name].items() if limit >= 9]
+    sizes = {}
+    for letter, limit in SIZES[op.name].items():
+        hurtful = HURTFUL + (EDGES if letter in blocked else ())
+        sizes[letter] = choose(letter, [n for n in hurtful if n <= limit])
+    if choose("square", (False, True)):
+        # equal sizes are where a transposition goes unnoticed by every comparison of shapes
+        first, second = choose("equal", itertools.combinations(sizes, 2))
+        sizes[first] = sizes[second] = min(sizes[first], sizes[second])
+    kept = choose("kept", [letter for letter in sizes if SIZES[op.name][letter] >= 5])
+    if kept != "T" and choose("long", (False, False, True)):
+        sizes[kept] = choose(f"long {kept}", BEYOND_A_BLOCK)
+    if "d_v" in sizes and choose("as in the paper", (False, True)):
+        sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
+    if "S" in sizes:
+        attends = choose("attends", ("across", "across", "itself", *(("causal", "causal") if "causal" in may else ())))
+        if attends == "causal":
+            chosen["causal"] = True
+        if attends != "across":
+            sizes["S"] = sizes["M"] = sizes["S" if kept == "S" else "M"]
+    return _shrink_to_budget(op, sizes, most, kept)
+
+
+def _windows(choose: Callable[..., Any], op: Operation, sizes: dict[str, int], may: Sequence[str]) -> dict[str, Any]:
     """Windows, strides, paddings and dilations that fit the image; conv2d's window is a size of its weight."""
-    chosen: dict[str, list[int]] = {"stride": [], "padding": [], "dilation": [], "window": []}
+    drawn: dict[str, list[int]] = {"stride": [], "padding": [], "dilation": [], "window": []}
     for axis in "HW":
-        padding = draw(st.integers(0, 3)) if "padding" in may else 0
+        padding = choose(f"padding of {axis}", range(4)) if "padding" in may else 0
         room = sizes[axis] + 2 * padding
-        window = min(sizes["k" + axis] if "k" + axis in sizes else draw(st.integers(1, 4)), room)
+        window = min(sizes["k" + axis] if "k" + axis in sizes else choose(f"window of {axis}", range(1, 5)), room)
         reach = (room - 1) // (window - 1) if window > 1 else 3
-        chosen["padding"].append(padding)
-        chosen["window"].append(window)
-        chosen["dilation"].append(draw(st.integers(1, min(3, reach))) if "dilation" in may else 1)
-        chosen["stride"].append(draw(st.integers(1, 3)) if "stride" in may else 1)
+        drawn["padding"].append(padding)
+        drawn["window"].append(window)
+        drawn["dilation"].append(choose(f"dilation of {axis}", range(1, min(3, reach) + 1)) if "dilation" in may else 1)
+        drawn["stride"].append(choose(f"stride of {axis}", range(1, 4)) if "stride" in may else 1)
         if "k" + axis in sizes:
             sizes["k" + axis] = window
-    return {k: (v[0], v[1]) for k, v in chosen.items() if k in op.parameters}
+    return {k: (v[0], v[1]) for k, v in drawn.items() if k in op.parameters}
+
+
+def _values(op: Operation, chosen: Mapping[str, Any], steep: bool) -> list[str]:
+    """The distributions that say something of the operation, given its activation."""
+    activation = chosen.get("activation")
+    without = DISCRETE if op.name == "mse" else OF_DIFFERENCES
+    if activation != "tanh" and op.name != "lstm":
+        without += OF_TANH
+    if op.name == "multihead_attention":
+        without += STEEP_SCORES
+    elif op.recurrent and activation in ("identity", "relu"):
+        without += EXPLOSIVE
+    elif steep and (op.name in ("softmax", "lstm", "attention") or activation in ("sigmoid", "tanh")):
+        without += FLAT
+    return [v for v in (*VALUES, *(3 * OF_TANH if activation == "tanh" else ())) if v not in without]
 
 
 def shape_of(letters: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
