@@ -150,9 +150,9 @@ def one_key_returns_its_value(run: Run, given: Given) -> Sides:
     q, k, v = given.arrays
     yield "y", run(q, k[:, :, :1], v[:, :, :1])[0], np.repeat(v[:, :, :1], q.shape[2], axis=2)
     if "mask" in given.parameters:
-        chosen = given.rng.integers(k.shape[2], size=q.shape[2])
-        mask = np.arange(k.shape[2]) == chosen[:, None]
-        yield "y", run(q, k, v, mask=mask[None, None])[0], v[:, :, chosen]
+        chosen = given.rng.integers(k.shape[2], size=(q.shape[2], 1))
+        mask = np.arange(k.shape[2]) == chosen
+        yield "y", run(q, k, v, mask=mask[None, None])[0], v[:, :, chosen[:, 0]]
 
 
 def causal_is_a_mask(run: Run, given: Given) -> Sides:

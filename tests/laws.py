@@ -253,8 +253,7 @@ def _judged(law: Law, name: str, ratio, got, expected, T) -> Judgement:
     if worst <= 1:
         return Judgement("pass", worst, output=name)
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
-    values = (float(a[index]) for a in (got, expected, T))
-    return Judgement("fail", worst, str(law), name, index, *values)
+    return Judgement("fail", worst, str(law), name, index, float(got[index]), float(expected[index]), float(T[index]))
 
 
 def _worst(judgements: list[Judgement]) -> Judgement:
