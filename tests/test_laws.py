@@ -2,6 +2,7 @@
 the law must catch with the examples that the default profile gives it.
 """
 
+import itertools
 import re
 
 import numpy as np
@@ -14,6 +15,7 @@ from opspec.tests.identities import Given
 from opspec.tests.laws import LAWS, Law, residuals
 from opspec.tests.planted import backend, judge
 from opspec.tests.plugin import DEFAULT_PROFILE, PROFILES
+from opspec.tests.test_correct_variants import VARIANTS, phi
 
 correct = load("numpy").module
 MUTANTS: list = []
@@ -63,6 +65,41 @@ def test_the_law_is_proved(law: Law, suite):
 
     prove()
     assert len(proved) >= 8
+
+
+def with_exp_off_by(ulps):
+    """An LSTM whose exp is always too large, or too small, by so much."""
+
+    def sigmoid(z):
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-z) * np.float32(1 + ulps * 2.0**-24))
+
+    def lstm(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o):
+        h, c, states = h0, c0, []
+        for x_t in x:
+            hx = np.concatenate([h, x_t], axis=1)
+            c = sigmoid(hx @ W_f.T + b_f) * c + sigmoid(hx @ W_i.T + b_i) * phi(hx @ W_c.T + b_c, "tanh")
+            h = sigmoid(hx @ W_o.T + b_o) * phi(c, "tanh")
+            states.append(h)
+        return np.stack(states), c
+
+    return lstm
+
+
+PATHS = [(p.values[0], p.values[1], [p.values[2]], p.id) for p in VARIANTS]
+PATHS.append(("lstm", "forward", [with_exp_off_by(2), with_exp_off_by(-2)], "lstm_with_exp_off_by_two_ulps_each_way"))
+
+
+@pytest.mark.parametrize(("operation", "property_", "others"), [p[:3] for p in PATHS], ids=[p[3] for p in PATHS])
+def test_an_implementation_may_go_another_way_at_every_call(operation, property_, others, suite):
+    """As it may for every shape: the calls that a law compares have errors of their own, systematic ones, too."""
+    name = operation if property_ == "forward" else operation + "_vjp"
+    ways = itertools.cycle([*others, getattr(correct, name)])
+    planted = backend(**{name: lambda *arrays, **parameters: next(ways)(*arrays, **parameters)})
+    for law in LAWS.values():
+        if law.operation.name == operation and law.gradient == (property_ == "gradient"):
+            result = judge(planted, operation, f"law:{law.name}", suite.seed)
+            assert result.verdict == "pass", result
 
 
 @ALL
