@@ -72,12 +72,12 @@ def compare(before: dict[tuple[str, ...], dict], after: dict[tuple[str, ...], di
     lines = []
     for key in dict.fromkeys([*before, *after]):
         (old, old_worst), (new, new_worst) = _shown(before.get(key), "new"), _shown(after.get(key), "vanished")
-        kind = "same" if (old, old_worst) == (new, new_worst) else _kind(old, new)
+        is_trait = key[-1].startswith("trait:")  # which is not judged, so that none gets worse
+        kind = "same" if (old, old_worst) == (new, new_worst) else "changed" if is_trait else _kind(old, new)
         counts[kind] += 1
         if kind != "same":
-            lines.append(
-                (kind, old == new, (kind, " ".join(key), f"{old} → {new}", f"{_what(key)} {old_worst} → {new_worst}"))
-            )
+            what = f"{'value' if is_trait else 'worst'} {old_worst} → {new_worst}"
+            lines.append((kind, old == new, (kind, " ".join(key), f"{old} → {new}", what)))
     lines.sort(key=lambda line: (list(COLOURS).index(line[0]), line[1]))  # changes of nothing but the worst error: last
     widths = [max(map(len, column)) for column in zip(*(words for _, _, words in lines), strict=True)]
     for kind, _, words in lines:
@@ -97,7 +97,3 @@ def _kind(old: str, new: str) -> str:
 
 def _shown(cell: dict[str, Any] | None, missing: str) -> tuple[str, str]:
     return (cell["verdict"], cell.get("value") or f"{float(cell['worst']):.3g}") if cell else (missing, "–")
-
-
-def _what(key: tuple[str, ...]) -> str:
-    return "value" if key[-1].startswith("trait:") else "worst"

@@ -168,3 +168,6 @@ def test_values_are_shown_wherever_cells_are(tmp_path, capsys):
     before.write_text(paths[0].read_text("utf-8").replace('"no"', '"yes"'), "utf-8")
     assert compare(["compare", str(before), str(paths[0])]) == 0
     assert "value yes → no" in capsys.readouterr().out
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text('{"opspec": 1, "cells": []}')
+    assert compare(["compare", str(before), str(nothing)]) == 0, "a trait that vanished made nothing worse"

@@ -77,10 +77,11 @@ def batch_invariant(backend: Backend, dtype: str, case: Case) -> bool:
 
 
 def effective_bits(backend: Backend, dtype: str, case: Case, gradient: bool = False) -> tuple[int, bool]:
-    """The finest p such that the declared arithmetic would not be refused if each of its formats had p bits: that of
-    intermediates, sums, accumulator and operands, the storage staying what it is; 0 where each is refused. And whether
-    p is but a bound, what n stored results show: an error of 2⁻ᵖ moves one of them to another number only where
-    2ᵖ < n · 2^(the storage's bits), and the replicates end with float64's 53 bits.
+    """The finest claim that still passes: the largest p for which the implementation is not refused as one whose every
+    format on the way (of intermediates, sums, accumulator and operands) has p bits; 0 where no claim passes.
+
+    And whether p is but a bound: n results stored in s bits show no more than s + log₂ n, because a finer error moves
+    none of them to another number; nor do the replicates, evaluated in float64, show more than 53.
     """
     op, drawn = case.operation, case.draw(dtype)
     declared = backend.arithmetic(op.name, dtype, gradient=gradient)
