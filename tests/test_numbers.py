@@ -268,6 +268,11 @@ def test_the_last_rounding_is_the_storages_and_no_noise(x):
     assert relative((a * 0.3) * 0.7) == pytest.approx(FORMATS["float32"].u / np.sqrt(3), rel=0.02, abs=0)
 
 
+def test_a_last_rounding_coarser_than_the_storages_is_noise(x):
+    a = Simulation(Arithmetic("float32", intermediates="bfloat16")).exactly(x)
+    assert relative(a * 0.3) == pytest.approx(FORMATS["bfloat16"].u / np.sqrt(3), rel=0.02, abs=0)
+
+
 def test_what_is_exact_has_no_spread(x):
     a = Simulation(Arithmetic("float32")).exactly(x)
     for y in (a, -a, a[::-1], np.maximum(a, 1.5), np.max(a, axis=0), 2 * a, a / 4, a * 0, np.where(a > 1.5, a, 0)):
