@@ -29,8 +29,9 @@ def in_parallel(
     workers = workers or len(os.sched_getaffinity(0))
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    console, finished = Console(stderr=True), 0
     with (
-        Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), refresh_per_second=2) as progress,
+        Progress(*columns, TimeRemainingColumn(), console=console, refresh_per_second=2) as progress,
         ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool,
     ):
         bar = progress.add_task(what, total=total)
@@ -43,4 +44,7 @@ def in_parallel(
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 progress.advance(bar)
+                finished += 1
+                if not console.is_terminal and finished % max(1, total // 20) == 0:
+                    console.print(f"{what}: {finished} of {total}")
                 yield pending.pop(future), future.result()
