@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -144,18 +144,23 @@ class _Eager:
 
 def examples(subject: Subject, kind: str, number: int, seed: int) -> list[Example]:
     """The same for every subject of one operation, direction, dtype and set of parameters."""
-    op, gradient, dtype = subject.operation, subject.gradient, subject.planted.dtype
+    plant, op = subject.planted, subject.operation
     if kind == "KernelBench's":
-        if gradient:
-            return []
-        return [Example(None, op, gradient, dtype, as_in_kernelbench(op, dtype, n)) for n in range(KERNELBENCH_SEEDS)]
-    may = subject.backend.parameters(op)
-    strategy = PROPERTIES[subject.planted.direction].strategy(op, may)
-    if kind == "normal":
-        strategy = cases(op.name, values=("normal",), parameters=may)
-    found: list[Case] = []
+        found = [] if subject.gradient else [as_in_kernelbench(op, plant.dtype, n) for n in range(KERNELBENCH_SEEDS)]
+        return [Example(None, op, subject.gradient, plant.dtype, drawn) for drawn in found]
+    return list(_drawn(op.name, plant.direction, plant.dtype, subject.backend.parameters(op), kind, number, seed))
 
-    @hypothesis_seed(crc32(f"{seed} {op.name} {gradient} {kind}".encode()))
+
+@lru_cache(maxsize=16)
+def _drawn(
+    name: str, direction: str, dtype: str, may: tuple[str, ...], kind: str, number: int, seed: int
+) -> tuple[Example, ...]:
+    op, found = OPERATIONS[name], list[Case]()
+    strategy = PROPERTIES[direction].strategy(op, may)
+    if kind == "normal":
+        strategy = cases(name, values=("normal",), parameters=may)
+
+    @hypothesis_seed(crc32(f"{seed} {name} {direction} {kind}".encode()))
     @settings(
         max_examples=number,
         phases=[Phase.generate],
@@ -168,7 +173,7 @@ def examples(subject: Subject, kind: str, number: int, seed: int) -> list[Exampl
         found.append(case)
 
     collect()
-    return [Example(case, op, gradient, dtype, case.draw(dtype)) for case in found[:number]]
+    return tuple(Example(case, op, direction == "gradient", dtype, case.draw(dtype)) for case in found[:number])
 
 
 def as_in_kernelbench(op: Operation, dtype: str, seed: int) -> Drawn:

@@ -197,7 +197,7 @@ class NotInstalled(Exception):
 
 def found(exhibit: Exhibit, cells: list[dict]) -> tuple[str, str]:
     """The smallest case of every cell that failed, as the report has it."""
-    failed = [cell for cell in cells if cell["verdict"] in ("fail", "error")]
+    failed = [cell for cell in cells if cell["verdict"] == "fail"]
     if len(failed) < len(exhibit.cells):
         return "not found", ", ".join(f"{c['op']} {c['property']}: {c['verdict']}" for c in cells)
     return "found", "; ".join(
@@ -224,7 +224,9 @@ def judged(exhibit: Exhibit, wheels: tuple[str, ...]) -> list[dict]:
         if not report.exists():
             raise RuntimeError(f"no report from {' '.join(command)}:\n{run.stdout}{run.stderr}")
         cells = json.loads(report.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if (cell["op"], cell["property"]) in exhibit.cells or cell["op"] == "-"]
+    if broken := [cell for cell in cells if cell["property"] == "import"]:
+        raise RuntimeError(f"{exhibit.backend}.py cannot be imported: {broken[0]['reason']}")
+    return [cell for cell in cells if (cell["op"], cell["property"]) in exhibit.cells]
 
 
 def installed(folder: Path, wheels: tuple[str, ...]) -> Path:
