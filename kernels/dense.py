@@ -17,20 +17,33 @@ from triton import Config
 
 from . import LANE
 from .activations import activate, derivative
-from .launch import accumulator, as_triton, dot_precision, empty, processors, scheduled, wide
+from .launch import accumulator, as_triton, chip, dot_precision, empty, processors, scheduled, wide
 
-LEAST_K = 512 if LANE in ("gpu", "codegen") else 48  # of a part of K, where K is split
-LEAST_ROWS = 256 if LANE in ("gpu", "codegen") else 16  # of a strip
+AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every path
+LEAST_K = 512 if AT_ONCE else 48  # of a part of K, where K is split
+LEAST_ROWS = 256 if AT_ONCE else 16  # of a strip
 LEAST_BLOCK_M = 16  # of all schedules: how finely columns' sums may come
 
 
-def _schedules():
-    small = [(16, 32, 32, 2, 2), (32, 16, 64, 2, 3)]  # for inputs of few rows or columns
-    large = [(64, 64, 64, 4, 4), (128, 64, 64, 4, 4), (64, 128, 64, 4, 4), (128, 128, 64, 8, 3), (128, 256, 64, 8, 3)]
-    return [
-        Config({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP_M": 8}, num_warps=w, num_stages=s)
-        for m, n, k, w, s in small + large
-    ]
+SCHEDULES = [
+    Config({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP_M": 8}, num_warps=warps, num_stages=stages)
+    for m, n, k, warps, stages in (
+        (16, 32, 32, 2, 2), (32, 16, 64, 2, 3),  # for inputs of few rows or columns
+        (64, 64, 64, 4, 3), (128, 64, 64, 4, 4), (64, 128, 64, 4, 4), (128, 128, 64, 8, 3), (128, 256, 64, 8, 3),
+        (32, 32, 16, 2, 4), (64, 64, 16, 4, 4), (128, 128, 16, 8, 4),  # for products without matrix units
+    )
+]  # fmt: skip
+
+
+def _suits(config, given):
+    """Without matrix units operands pass through registers, which hold 16 of K; with them, tiles must fit in memory."""
+    if not AT_ONCE:
+        return True
+    tile, size = config.kwargs, given["OPERAND"].primitive_bitwidth // 8
+    if size >= 4 and given["PRECISION"] == "ieee":
+        return tile["BLOCK_K"] == 16
+    buffers = (config.num_stages - 1) * (tile["BLOCK_M"] + tile["BLOCK_N"]) * tile["BLOCK_K"] * size
+    return tile["BLOCK_K"] > 16 and buffers <= chip().shared_memory and (size < 4 or tile["BLOCK_N"] < 256)
 
 
 def dense(x, W, b, *, activation="identity"):
@@ -101,7 +114,7 @@ def _launch(x, W, b, y, dy, sums, activation):
         )
 
 
-@scheduled(_schedules(), key=("M", "N", "K", "SPLIT"))
+@scheduled(SCHEDULES, key=("M", "N", "K", "SPLIT"), suits=_suits)
 @triton.jit
 def _matmul(
     A, B, C, M, N, K, stride_am, stride_ak, stride_bk, stride_bn,

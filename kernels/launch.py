@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -23,6 +23,8 @@ POISON = {  # bits: NaN with a payload that no arithmetic makes, or a number tha
     64: (torch.int64, 0x7FF8_5EED_A5EE_DA5E),
 }
 
+Suits = Callable[[triton.Config, dict[str, Any]], bool]
+
 
 class OutOfBounds(RuntimeError):
     """A kernel wrote beside an array that it was given to write."""
@@ -33,14 +35,17 @@ class Scheduled:
 
     On a GPU they are tried out once per key, by triton.autotune. While kernels are judged, and wherever there is no GPU,
     the key's values pick one: the same for equal calls, another for other sizes, so that every schedule gets judged.
+    `suits` tells, of a schedule and a launch's arguments, whether it is for that launch on this chip: what would spill
+    or not fit into memory is neither tried nor compiled.
     """
 
     recorder: Callable[["Scheduled", dict[str, Any], Any], None] | None = None  # takes launches in place of a machine
 
-    def __init__(self, fn: Any, configs: Sequence[triton.Config], key: Sequence[str]):
-        self.fn, self.configs, self.key = fn, list(configs), list(key)
+    def __init__(self, fn: Any, configs: Sequence[triton.Config], key: Sequence[str], suits: Suits | None = None):
+        self.fn, self.configs, self.key, self.suits = fn, list(configs), list(key), suits
         self.forced: triton.Config | None = None
-        self._autotuned = triton.autotune(self.configs, self.key)(fn) if LANE == "gpu" else None
+        prune = {"early_config_prune": lambda configs, args, **given: self.suited(args | given)}
+        self._autotuned = triton.autotune(self.configs, self.key, prune_configs_by=prune)(fn) if LANE == "gpu" else None
 
     @property
     def name(self) -> str:
@@ -65,8 +70,15 @@ class Scheduled:
 
         return launch
 
+    def suited(self, given: dict[str, Any]) -> list[triton.Config]:
+        """The schedules for a launch with these arguments."""
+        suited = [config for config in self.configs if self.suits is None or self.suits(config, given)]
+        if not suited:
+            raise ValueError(f"{self.name}: no schedule is for this launch on this chip: {chip()}")
+        return suited
+
     def _pick(self, given: dict[str, Any], grid: Any) -> triton.Config:
-        configs = self.configs
+        configs = self.suited(given)
         if LANE != "gpu" and callable(grid):
             programs = [math.prod(grid(c.kwargs | given)) for c in configs]
             configs = [c for c, n in zip(configs, programs, strict=True) if n <= max(FEW_PROGRAMS, min(programs))]
@@ -74,9 +86,11 @@ class Scheduled:
         return configs[crc32(f"{self.name} {values}".encode()) % len(configs)]
 
 
-def scheduled(configs: Sequence[triton.Config], key: Sequence[str] = ()) -> Callable[[Any], Scheduled]:
+def scheduled(
+    configs: Sequence[triton.Config], key: Sequence[str] = (), suits: Suits | None = None
+) -> Callable[[Any], Scheduled]:
     """Decorates a triton.jit function with its schedules."""
-    return lambda fn: Scheduled(fn, configs, key)
+    return lambda fn: Scheduled(fn, configs, key, suits)
 
 
 @contextmanager
@@ -163,9 +177,31 @@ def dot_precision() -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-@cache
-def processors() -> int:
-    """How many programs run at once; elsewhere than on a GPU, few, so that small cases exercise what divides work."""
+class Chip(NamedTuple):
+    """What decides how work is divided."""
+
+    processors: int
+    shared_memory: int  # bytes that a program may use
+
+
+H100 = Chip(132, 227 * 1024)
+compiled_for = H100  # where kernels are compiled without a GPU
+
+
+def chip() -> Chip:
+    """The GPU's; elsewhere a small one, so that small cases exercise what divides work."""
     if LANE == "codegen":
-        return 132
-    return torch.cuda.get_device_properties().multi_processor_count if LANE == "gpu" else 4
+        return compiled_for
+    return _found() if LANE == "gpu" else Chip(4, 4096)
+
+
+@cache
+def _found() -> Chip:
+    gpu = torch.cuda.get_device_properties()
+    memory = getattr(gpu, "shared_memory_per_block_optin", gpu.shared_memory_per_block)
+    return Chip(gpu.multi_processor_count, memory)
+
+
+def processors() -> int:
+    """How many programs that fill a processor run at once."""
+    return chip().processors

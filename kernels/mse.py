@@ -1,10 +1,11 @@
 """Half the sum of squared differences, L = ½ Σ (ŷ − y)², and its gradient.
 
-_partial   A program sums a run of BLOCK elements of the matrices, taken row by row, STEPS times over, into a workspace;
-           a second launch of it, on the workspace, adds the partial sums in a fixed order. Bytes: 2·N·O · size.
+_partial   A program sums a run of elements of the matrices, taken row by row, BLOCK at a time, into a workspace; a
+           second launch of it, on the workspace, adds the partial sums in a fixed order. Bytes: 2·N·O · size.
 _gradient  A program writes BLOCK elements of dL (ŷ − y) and of its negative. Bytes: 4·N·O · size.
-The mask guards the end of the run. Accumulator: float32 (float64 of float64), in which the sum is halved: float16 may
-hold the half and not the whole. Flops: 3·N·O. Where both matrices are dense the two strides per element are one.
+The mask guards the end of the matrices; a run is of whole blocks, so that it begins where 16 bytes begin. Accumulator:
+float32 (float64 of float64), in which the sum is halved: float16 may hold the half and not the whole. Flops: 3·N·O.
+Where both matrices are dense the two strides per element are one.
 """
 
 import triton
@@ -14,7 +15,9 @@ from triton import Config
 from . import LANE
 from .launch import accumulator, as_triton, empty, processors, scheduled, wide
 
-ALONE = 4096 if LANE in ("gpu", "codegen") else 64  # elements that one program sums while others would only be launched
+AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every path
+ALONE = 4096 if AT_ONCE else 64  # elements that one program sums while others would only be launched
+BLOCKS = (*(() if AT_ONCE else ((32, 1),)), (2048, 4), (4096, 8))  # and their warps
 
 
 def mse(y_hat, y):
@@ -55,21 +58,19 @@ def _strides(a, width):
     return (0, a.stride(-1)) if width == a.numel() else a.stride()
 
 
-@scheduled(
-    [Config({"BLOCK": block}, num_warps=warps) for block, warps in ((32, 1), (1024, 4), (4096, 8))], key=("size",)
-)
+@scheduled([Config({"BLOCK": block}, num_warps=warps) for block, warps in BLOCKS], key=("size",))
 @triton.jit
 def _partial(
     a, b, out, size, width, stride_an, stride_ao, stride_bn, stride_bo, run,
     ACC: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
-    first = program.to(tl.int64) * run if WIDE else program * run
-    end = tl.minimum(first + run, size)
+    steps = tl.cdiv(run, BLOCK)
+    first = (program.to(tl.int64) if WIDE else program) * steps * BLOCK
     total = tl.zeros((BLOCK,), ACC)
-    for start in range(0, run, BLOCK):
-        index = first + start + tl.arange(0, BLOCK)
-        inside = index < end
+    for step in range(steps):
+        index = first + step * BLOCK + tl.arange(0, BLOCK)
+        inside = index < size
         n, o = index // width, index % width
         d = tl.load(a + n * stride_an + o * stride_ao, mask=inside, other=0.0).to(ACC)
         if b is not None:
@@ -79,9 +80,7 @@ def _partial(
     tl.store(out + program, tl.sum(total, axis=0).to(out.dtype.element_ty))
 
 
-@scheduled(
-    [Config({"BLOCK": block}, num_warps=warps) for block, warps in ((64, 1), (1024, 4), (4096, 8))], key=("size",)
-)
+@scheduled([Config({"BLOCK": block}, num_warps=warps) for block, warps in BLOCKS], key=("size",))
 @triton.jit
 def _gradient(
     y_hat, y, dL, dy_hat, dy, size, width, stride_hn, stride_ho, stride_yn, stride_yo,

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from . import LANE
-from .launch import Scheduled, accumulator, as_triton, dot_precision, processors
+from .launch import Scheduled, accumulator, as_triton, chip, dot_precision, processors
 
 AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every mode
 MOST_UNITS = 128 if AT_ONCE else 16  # of a program that is alone
@@ -57,7 +57,7 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
 
     units = max(16, triton.next_power_of_2(H))
     alone = division("alone", 16, units, inputs * units)
-    if units <= MOST_UNITS and alone.memory <= _shared_memory():
+    if units <= MOST_UNITS and alone.memory <= chip().shared_memory:
         return alone
     if size < 4 or dot_precision() == "tf32" or not AT_ONCE:  # other products would not fit into registers
         width = max(16, min(MOST_K, triton.next_power_of_2(K)))
@@ -68,7 +68,7 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
             for units in (4, 8, 16, 32, 64)
             if outputs * units >= 16 and rows * gates * units <= (2048 if inputs == 1 else 1024)
         ]
-        resident = [d for d in resident if d.memory <= _shared_memory() and d.programs <= processors()]
+        resident = [d for d in resident if d.memory <= chip().shared_memory and d.programs <= processors()]
         if resident:
             return max(resident, key=lambda d: (d.programs, d.constants["BLOCK_U"]))
     streamed = [
@@ -91,16 +91,6 @@ def walk(kernel: Scheduled, division: Division, T: int, like: torch.Tensor, /, *
     else:
         arrived = torch.zeros((division.grid[1], LINE), dtype=torch.int32, device=like.device)
         launch(**arguments, arrived=arrived, first=0, steps=T, launch_cooperative_grid=True)
-
-
-def _shared_memory() -> int:
-    """Bytes that a program may use."""
-    if not AT_ONCE:
-        return 4096
-    if LANE == "codegen":
-        return 227 * 1024
-    properties = torch.cuda.get_device_properties()
-    return getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
 
 
 @triton.jit

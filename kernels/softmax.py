@@ -15,7 +15,9 @@ from triton import Config
 from . import LANE
 from .launch import accumulator, as_triton, empty, scheduled, wide
 
-LONGEST = 16384 if LANE in ("gpu", "codegen") else 64  # elements that a program holds of a row
+AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every path
+LONGEST = 16384 if AT_ONCE else 64  # elements that a program holds of a row
+BLOCKS = (*(() if AT_ONCE else ((16, 1),)), (2048, 4), (4096, 8), (8192, 16))  # of a longer row, and their warps
 
 
 def softmax(x):
@@ -67,7 +69,7 @@ def _rows(
 
 
 @scheduled(
-    [Config({"BLOCK_M": block}, num_warps=warps) for block, warps in ((16, 1), (2048, 4), (4096, 8), (8192, 16))],
+    [Config({"BLOCK_M": block}, num_warps=warps) for block, warps in BLOCKS],
     key=("M",),
 )
 @triton.jit

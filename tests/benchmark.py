@@ -5,9 +5,9 @@ import os
 import shutil
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, groupby, islice, zip_longest
 from pathlib import Path
 from statistics import median
@@ -20,110 +20,11 @@ from rich.table import Table
 from torch.nn import functional as F
 
 from ..impls import Backend
-from ..spec import OPERATIONS
-from .cases import Case, Drawn
+from .workloads import BEYOND_CACHES
 
-BEYOND_CACHES = 1 << 27  # bytes of inputs to cycle through, so that every round finds its own in memory
 LIBRARIES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_")  # whose environment variables change speeds
 NOTICEABLE = 0.05  # share of the processors; threads that wait for one another lose many times what others take
 WARM = 24  # calls, after which an allocator asks for fresh pages no more
-
-
-@dataclass(frozen=True, eq=False)
-class Workload:
-    """An operation at one size."""
-
-    op: str
-    sizes: Mapping[str, int]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return "-".join([self.op, *(k for k, v in self.parameters.items() if v is True)])
-
-    def __str__(self) -> str:
-        words = [f"{k}{v}" for k, v in self.sizes.items()]
-        return " ".join(words + [f"{k}={v}".replace(" ", "") for k, v in self.parameters.items()])
-
-    def draw(self, dtype: str) -> list[Drawn]:
-        """So many sets of inputs as lie beyond the caches, at least 3."""
-        sets: list[Drawn] = []
-        size = 0
-        while len(sets) < 3 or size < BEYOND_CACHES:
-            sets.append(Case(OPERATIONS[self.op], self.sizes, len(sets), parameters=self.parameters).draw(dtype))
-            size += sum(a.nbytes for a in sets[-1].arrays + sets[-1].cotangents)
-        return sets
-
-    def flops(self, property_: str, drawn: Drawn) -> int:
-        sizes = OPERATIONS[self.op].check(drawn.arrays, **drawn.parameters)
-        return int(FLOPS[self.op](**{**drawn.parameters, **sizes})[property_ == "gradient"]) if self.op in FLOPS else 0
-
-    def bytes(self, property_: str, drawn: Drawn) -> int:
-        """Every array read or written once; outputs are as large as their cotangents, gradients as the arrays."""
-        arrays, outputs = (sum(a.nbytes for a in group) for group in (drawn.arrays, drawn.cotangents))
-        return outputs + arrays * (2 if property_ == "gradient" else 1)
-
-
-WORKLOADS = (
-    Workload("dense", {"N": 1024, "I": 1024, "O": 1024}, {"activation": "tanh"}),
-    Workload("mse", {"N": 1024, "O": 1024}),
-    Workload("softmax", {"N": 4096, "M": 1024}),
-    Workload("conv2d", {"N": 8, "H": 56, "W": 56, "C": 64, "kH": 3, "kW": 3, "O": 64}, {"padding": (1, 1)}),
-    Workload("maxpool2d", {"N": 8, "H": 64, "W": 64, "C": 64}, {"window": (2, 2), "stride": (2, 2)}),
-    Workload("rnn", {"T": 64, "N": 32, "I": 128, "H": 256, "O": 128}),
-    Workload("lstm", {"T": 64, "N": 32, "I": 128, "H": 256}),
-    Workload("attention", {"B": 1, "H": 8, "M": 512, "S": 512, "D": 64, "E": 64}),
-    Workload("attention", {"B": 1, "H": 8, "M": 512, "S": 512, "D": 64, "E": 64}, {"causal": True}),
-    Workload("multihead_attention", {"B": 4, "M": 256, "S": 256, "F": 512, "h": 8, "d_k": 64, "d_v": 64}),
-)
-
-
-# Forward and gradient: the multiplications and additions of the matrix products that the equations need; what is
-# computed element by element is not counted. A gradient is called with the inputs alone: what it must compute again of
-# the forward pass counts, what a library only computes because it differentiates so does not.
-
-
-def _dense(*, N, I, O, activation="identity", **_):
-    product = 2 * N * I * O
-    return product, product * (2 if activation == "identity" else 3)  # φ′ needs the product again
-
-
-def _conv2d(*, N, oH, oW, C, O, kH, kW, **_):
-    product = 2 * N * oH * oW * C * O * kH * kW  # taps on the padding counted, as is usual
-    return product, 2 * product
-
-
-def _rnn(*, T, N, I, H, O, **_):
-    products = 2 * T * N * (H * H + H * I + O * H)
-    return products, 3 * products
-
-
-def _lstm(*, T, N, I, H, **_):
-    products = 2 * T * N * 4 * H * (H + I)
-    return products, 3 * products
-
-
-def _attention(*, B, H, M, S, D, E, causal=False, **_):
-    pairs = B * H * (M * (M + 1) // 2 if causal else M * S)
-    return 2 * pairs * (D + E), 2 * pairs * (3 * D + 2 * E)  # scores again, dV, dP, dQ, dK
-
-
-def _multihead_attention(*, B, M, S, F, h, d_k, d_v, causal=False, **_):
-    pairs = B * h * (M * (M + 1) // 2 if causal else M * S)
-    heads, out = 2 * B * F * h * (M * d_k + S * d_k + S * d_v), 2 * B * M * h * d_v * F
-    gradient = 3 * heads + 2 * out + 2 * pairs * (3 * d_k + 3 * d_v)  # ∂W_o needs P V again
-    return heads + out + 2 * pairs * (d_k + d_v), gradient
-
-
-FLOPS: dict[str, Callable[..., tuple[int, int]]] = {
-    "dense": _dense,
-    "conv2d": _conv2d,
-    "rnn": _rnn,
-    "lstm": _lstm,
-    "attention": _attention,
-    "multihead_attention": _multihead_attention,
-}
-"""By operation; the others have no products, and their measure is the bytes."""
 
 
 def call(backend: Backend, op: str, property_: str) -> Callable[..., Any]:

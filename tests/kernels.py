@@ -20,7 +20,7 @@ from .oracle import expect
 RAGGED = {
     "dense": ("N=130 I=70 O=260 activation=tanh", "N=33 I=200 O=17 activation=relu"),
     "mse": ("N=67 O=131",),
-    "softmax": ("N=35 M=130",),
+    "softmax": ("N=35 M=130", "N=35 M=51"),
     "conv2d": (
         "N=2 H=11 W=13 C=19 kH=3 kW=2 O=37 stride=2x1 padding=1x2 dilation=1x2",
         "N=3 H=9 W=9 C=3 kH=3 kW=3 O=17",

@@ -13,11 +13,12 @@ import torch
 
 from ..impls import load
 from ..spec import OPERATIONS
-from .benchmark import WARM, WORKLOADS, Device, Speeds, Workload, call, machine_threads
+from .benchmark import WARM, Device, Speeds, call, machine_threads
 from .cases import Case, Drawn
 from .conformance import BrokenBackend, Cell, Result, Runner
 from .plugin import SUITE, Suite
 from .properties import gradient
+from .workloads import WORKLOADS, Workload
 
 EXAMPLES = 30  # judged before a cell is timed: as many as the profile "quick" has
 SECONDS = 0.5  # of rounds per benchmark, within these limits
