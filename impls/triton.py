@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from ..kernels import LANE, launch
+from ..kernels import conv2d as _conv2d
 from ..kernels import dense as _dense
 from ..kernels import lstm as _lstm
+from ..kernels import maxpool2d as _maxpool2d
 from ..kernels import mse as _mse
 from ..kernels import rnn as _rnn
 from ..kernels import softmax as _softmax
@@ -47,6 +49,10 @@ mse = kernel(_mse.mse)
 mse_vjp = kernel(_mse.mse_vjp)
 softmax = kernel(_softmax.softmax)
 softmax_vjp = kernel(_softmax.softmax_vjp)
+conv2d = kernel(_conv2d.conv2d)
+conv2d_vjp = kernel(_conv2d.conv2d_vjp)
+maxpool2d = kernel(_maxpool2d.maxpool2d)
+maxpool2d_vjp = kernel(_maxpool2d.maxpool2d_vjp)
 rnn = kernel(_rnn.rnn)
 rnn_vjp = kernel(_rnn.rnn_vjp)
 lstm = kernel(_lstm.lstm)
