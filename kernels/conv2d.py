@@ -29,52 +29,51 @@ AT_ONCE = LANE in ("gpu", "codegen")
 LEAST_K = 512 if AT_ONCE else 48  # taps times channels of a part
 LEAST_PIXELS = 1024 if AT_ONCE else 48  # of a part, for ∂L/∂w
 WAVES = 4 if AT_ONCE else 1  # of programs, that pixels are divided for
+DEPTH = 128  # bytes of what one step multiplies, along the sum
 FEW_CHANNELS = 16  # below, they are numbered through with the taps
 
 
-def _schedules():
+def _schedules(rows):
     tiles = [(128, 16, 4, 3), (64, 32, 4, 3), (64, 64, 4, 4), (128, 64, 4, 3), (128, 128, 8, 3)]
-    return [
-        Config({"BLOCK_M": m, "BLOCK_N": n, "BYTES": 128}, num_warps=warps, num_stages=stages)
-        for m, n, warps, stages in tiles
-    ]
+    return [Config({rows: m, "BLOCK_N": n}, num_warps=warps, num_stages=stages) for m, n, warps, stages in tiles]
 
 
 def conv2d(x, w, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
     """Σ w(k_H,k_W,k_C,o) · x(n_H·stride + k_H·dilation − padding, …, k_C): x [N,H,W,C], w [kH,kW,C,O] → [N,oH,oW,O]."""
     oH, oW = ((x.shape[1 + i] + 2 * padding[i] - dilation[i] * (w.shape[i] - 1) - 1) // stride[i] + 1 for i in range(2))
-    return _convolve_into((x.shape[0], oH, oW, w.shape[3]), x, w, stride, padding, dilation, backward=False)
+    return _launch(x, w, (x.shape[0], oH, oW, w.shape[3]), stride, padding, dilation)
 
 
 def conv2d_vjp(x, w, dy, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
     """∂L/∂x gathers dy through w; ∂L/∂w sums the windows times dy."""
-    dx = _convolve_into(x.shape, dy, w.transpose(2, 3), stride, padding, dilation, backward=True)
-    (N, H, W, C), (kH, kW, _, O), (_, oH, oW, _) = x.shape, w.shape, dy.shape
+    dx = _launch(dy, w.transpose(2, 3), x.shape, stride, padding, dilation, transposed=True)
+    (_, H, W, C), (kH, kW, _, O), (N, oH, oW, _) = x.shape, w.shape, dy.shape
     K, P, acc = kH * kW * C, N * oH * oW, accumulator(x.dtype)
-    tiles = triton.cdiv(K, 128) * triton.cdiv(O, 128)
-    parts = max(1, min(WAVES * processors() // tiles, P // LEAST_PIXELS))
+    parts = max(1, min(WAVES * processors() // (triton.cdiv(K, 128) * triton.cdiv(O, 128)), P // LEAST_PIXELS))
     dw = empty((parts, K, O), acc if parts > 1 else x.dtype, x.device)
 
     def grid(meta):
-        rows = triton.cdiv(K, meta["BLOCK_K"]) if C < FEW_CHANNELS else kH * kW * triton.cdiv(C, meta["BLOCK_K"])
-        return rows * triton.cdiv(O, meta["BLOCK_N"]), parts
+        blocks = triton.cdiv(K, meta["BLOCK_K"]) if C < FEW_CHANNELS else kH * kW * triton.cdiv(C, meta["BLOCK_K"])
+        return blocks * triton.cdiv(O, meta["BLOCK_N"]), parts
 
     _weights[grid](
         x, dy, dw, P, H, W, C, kH, kW, O, oH, oW, triton.cdiv(P, parts), *x.stride(), *dy.stride(),
         *stride, *padding, *dilation, ACC=as_triton(acc), PRECISION=dot_precision(), INDEX=_index(x, dy, dw),
-        FLAT=C < FEW_CHANNELS,
+        FLAT=C < FEW_CHANNELS, BLOCK_P=DEPTH // x.itemsize,
     )  # fmt: skip
     return dx, (column_sums(dw.flatten(1), x.dtype) if parts > 1 else dw).view(w.shape)
 
 
-def _convolve_into(shape, x, w, stride, padding, dilation, backward):
-    """y of this shape: forward from x, backward, where y is the gradient, from the cotangent x."""
+def _launch(x, w, shape, stride, padding, dilation, transposed=False):
+    """The convolution y, of this shape, of x; transposed, the gradient y, of this shape, whose convolution's x is."""
     (N, oH, oW, O), (_, H, W, C), (kH, kW) = shape, x.shape, w.shape[:2]
     common = [gcd(s, d) for s, d in zip(stride, dilation, strict=True)]
-    apart = [s // g for s, g in zip(stride, common, strict=True)]  # taps that read the same phase
+    apart = [s // g for s, g in zip(stride, common, strict=True)]  # are taps that read the same phase
     inverse = [pow(d // g, -1, a) for d, g, a in zip(dilation, common, apart, strict=True)]
-    phases = stride[0] * stride[1] if backward else 1
-    pixels = N * triton.cdiv(oH, stride[0]) * triton.cdiv(oW, stride[1]) if backward else N * oH * oW
+    phases = stride[0] * stride[1] if transposed else 1
+    if transposed and phases == 1:
+        padding, dilation = [-p for p in padding], [-d for d in dilation]
+    pixels = N * oH * oW if phases == 1 else N * triton.cdiv(oH, stride[0]) * triton.cdiv(oW, stride[1])
     tiles = triton.cdiv(pixels, 128) * triton.cdiv(O, 128) * phases
     split = max(1, min(processors() // tiles, kH * kW * C // LEAST_K))
     y = empty((split, N, oH, oW, O), accumulator(x.dtype) if split > 1 else x.dtype, x.device)
@@ -82,7 +81,7 @@ def _convolve_into(shape, x, w, stride, padding, dilation, backward):
         x, w, y, N, H, W, C, kH, kW, O, oH, oW, *x.stride(), *w.stride(), y.stride(0),
         *stride, *padding, *dilation, *apart, *inverse,
         ACC=as_triton(accumulator(x.dtype)), PRECISION=dot_precision(), INDEX=_index(x, w, y[0]),
-        FLAT=C < FEW_CHANNELS, BACKWARD=backward, SPLIT=split,
+        FLAT=C < FEW_CHANNELS, PHASES=phases > 1, SPLIT=split, BLOCK_K=DEPTH // x.itemsize,
     )  # fmt: skip
     return column_sums(y.flatten(1), x.dtype).view(shape) if split > 1 else y[0]
 
@@ -95,102 +94,97 @@ _SIZES = ["N", "P", "H", "W", "kH", "kW", "oH", "oW", "rows", "padding_h", "padd
 _SIZES += ["apart_h", "apart_w", "inverse_h", "inverse_w"]  # of which no address's alignment follows
 
 
-@scheduled(_schedules(), key=("N", "oH", "oW", "C", "kH", "kW", "O", "BACKWARD", "SPLIT"))
+@scheduled(_schedules("BLOCK_M"), key=("N", "oH", "oW", "C", "kH", "kW", "O", "PHASES", "SPLIT"))
 @triton.jit(do_not_specialize=_SIZES)
 def _convolve(
     x, w, y, N, H, W, C, kH, kW, O, oH, oW, stride_xn, stride_xh, stride_xw, stride_xc,
     stride_wh, stride_ww, stride_wc, stride_wo, stride_part, stride_h, stride_w, padding_h, padding_w,
     dilation_h, dilation_w, apart_h, apart_w, inverse_h, inverse_w,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr, FLAT: tl.constexpr, BACKWARD: tl.constexpr,
-    SPLIT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BYTES: tl.constexpr,
+    ACC: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr, FLAT: tl.constexpr, PHASES: tl.constexpr,
+    SPLIT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    BLOCK_K: tl.constexpr = BYTES * 8 // x.dtype.element_ty.primitive_bitwidth
-    tiles_n = tl.cdiv(O, BLOCK_N)
+    tiles_n = (O + BLOCK_N - 1) // BLOCK_N
     tile = tl.program_id(0)
     m = (tile // tiles_n).to(INDEX) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = (tile % tiles_n * BLOCK_N + tl.arange(0, BLOCK_N)).to(INDEX)
-    if BACKWARD:
-        a, b = tl.program_id(1) // stride_w, tl.program_id(1) % stride_w
-        image, i, j = _pixel(m, tl.cdiv(oH, stride_h), tl.cdiv(oW, stride_w))
-        first_h, taps_h, h = _phase(a, kH, stride_h, padding_h, dilation_h, apart_h, inverse_h)
-        first_w, taps_w, v = _phase(b, kW, stride_w, padding_w, dilation_w, apart_w, inverse_w)
-        h, v = i + h, j + v
-        i, j = i * stride_h + a, j * stride_w + b
-        jump_h, jump_w = -(dilation_h * apart_h // stride_h), -(dilation_w * apart_w // stride_w)
+    n = (tile % tiles_n).to(INDEX) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if PHASES:
+        height, width = (oH + stride_h - 1) // stride_h, (oW + stride_w - 1) // stride_w
     else:
-        image, i, j = _pixel(m, oH, oW)
-        first_h, taps_h, h = 0, kH, i * stride_h - padding_h
-        first_w, taps_w, v = 0, kW, j * stride_w - padding_w
-        jump_h, jump_w = dilation_h, dilation_w
-        apart_h, apart_w = 1, 1
-    in_m, in_n = (image < N) & (i < oH) & (j < oW), n < O
-
+        height, width = oH, oW
+    row = m // width
+    image, i, j = row // height, row % height, m % width
+    in_m, in_n = image < N, n < O
+    if PHASES:
+        a, b = tl.program_id(1) // stride_w, tl.program_id(1) % stride_w
+        first_h, kH, h = _phase(a, kH, stride_h, padding_h, dilation_h, apart_h, inverse_h)
+        first_w, kW, v = _phase(b, kW, stride_w, padding_w, dilation_w, apart_w, inverse_w)
+        h, v = h + i, v + j
+        i, j = i * stride_h + a, j * stride_w + b
+        in_m = in_m & (i < oH) & (j < oW)
+        w += first_h * stride_wh + first_w * stride_ww
+        stride_wh, stride_ww = stride_wh * apart_h, stride_ww * apart_w
+        dilation_h, dilation_w = -(dilation_h * apart_h // stride_h), -(dilation_w * apart_w // stride_w)
+    else:
+        h, v = i * stride_h - padding_h, j * stride_w - padding_w
+    y_rows = ((image * oH + i) * oW + j) * O
     x_rows = image * stride_xn + h * stride_xh + v * stride_xw
-    taps = taps_h * taps_w
-    steps = tl.cdiv(taps * C, BLOCK_K) if FLAT else taps * tl.cdiv(C, BLOCK_K)
-    each = tl.cdiv(steps, SPLIT)
-    start = tl.program_id(2) * each
-    z = tl.zeros((BLOCK_M, BLOCK_N), ACC)
-    for step in range(start, tl.minimum(start + each, steps)):
-        r, s, c, in_k = _block(step, taps, taps_w, C, BLOCK_K, FLAT, INDEX)
-        x_columns = r * jump_h * stride_xh + s * jump_w * stride_xw + c * stride_xc
-        w_rows = (first_h + r * apart_h) * stride_wh + (first_w + s * apart_w) * stride_ww + c * stride_wc
-        inside = _in_image(h, v, r * jump_h, s * jump_w, H, W, FLAT) & in_m[:, None] & in_k[None, :]
+
+    blocks = (kH * kW * C + BLOCK_K - 1) // BLOCK_K if FLAT else kH * kW * ((C + BLOCK_K - 1) // BLOCK_K)
+    start, end = 0, blocks
+    if SPLIT > 1:
+        each = (blocks + SPLIT - 1) // SPLIT
+        start = tl.program_id(2) * each
+        end = tl.minimum(blocks, start + each)
+        y += tl.program_id(2).to(tl.int64) * stride_part
+    z = tl.full((BLOCK_M, BLOCK_N), 0.0, ACC)
+    for number in range(start, end):
+        r, s, c, in_k = _block(number, kH * kW, kW, C, BLOCK_K, FLAT, INDEX)
+        down, right = r * dilation_h, s * dilation_w
+        inside = _in_image(h, v, down, right, H, W, FLAT) & in_m[:, None] & in_k[None, :]
+        x_columns = down * stride_xh + right * stride_xw + c * stride_xc
+        w_rows = r * stride_wh + s * stride_ww + c * stride_wc
         x_tile = tl.load(x + (x_rows[:, None] + x_columns[None, :]), mask=inside, other=0.0)
-        w_tile = tl.load(w + (w_rows[:, None] + n[None, :] * stride_wo), mask=in_k[:, None] & in_n[None, :], other=0.0)
+        inside = in_k[:, None] & in_n[None, :]
+        w_tile = tl.load(w + (w_rows[:, None] + (n * stride_wo)[None, :]), mask=inside, other=0.0)
         z = tl.dot(x_tile, w_tile, z, input_precision=PRECISION, out_dtype=ACC)
-    y += tl.program_id(2).to(tl.int64) * stride_part
-    y_tile = y + (((image * oH + i) * oW + j) * O)[:, None] + n[None, :]
-    tl.store(y_tile, z.to(y.dtype.element_ty), mask=in_m[:, None] & in_n[None, :])
+    inside = in_m[:, None] & in_n[None, :]
+    tl.store(y + (y_rows[:, None] + n[None, :]), z.to(y.dtype.element_ty), mask=inside)
 
 
-def _schedules_of_weights():
-    tiles = [(32, 32, 4, 3), (64, 64, 4, 4), (128, 64, 4, 3), (64, 128, 4, 3), (128, 128, 8, 3)]
-    return [
-        Config({"BLOCK_K": k, "BLOCK_N": n, "BYTES": 128}, num_warps=warps, num_stages=stages)
-        for k, n, warps, stages in tiles
-    ]
-
-
-@scheduled(_schedules_of_weights(), key=("P", "C", "kH", "kW", "O"))
+@scheduled(_schedules("BLOCK_K"), key=("P", "C", "kH", "kW", "O"))
 @triton.jit(do_not_specialize=_SIZES)
 def _weights(
     x, dy, dw, P, H, W, C, kH, kW, O, oH, oW, rows, stride_xn, stride_xh, stride_xw, stride_xc,
     stride_dn, stride_dh, stride_dw, stride_do, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
     ACC: tl.constexpr, PRECISION: tl.constexpr, INDEX: tl.constexpr, FLAT: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, BYTES: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    BLOCK_P: tl.constexpr = BYTES * 8 // x.dtype.element_ty.primitive_bitwidth
-    tiles_n = tl.cdiv(O, BLOCK_N)
+    tiles_n = (O + BLOCK_N - 1) // BLOCK_N
     tile = tl.program_id(0)
     r, s, c, in_k = _block(tile // tiles_n, kH * kW, kW, C, BLOCK_K, FLAT, INDEX)
-    n = (tile % tiles_n * BLOCK_N + tl.arange(0, BLOCK_N)).to(INDEX)
+    n = (tile % tiles_n).to(INDEX) * BLOCK_N + tl.arange(0, BLOCK_N)
     in_n = n < O
-    x_columns = r * dilation_h * stride_xh + s * dilation_w * stride_xw + c * stride_xc
-    z = tl.zeros((BLOCK_K, BLOCK_N), ACC)
-    part = tl.program_id(1).to(INDEX)
+    down, right = r * dilation_h, s * dilation_w
+    x_columns = down * stride_xh + right * stride_xw + c * stride_xc
+    part = tl.program_id(1)
+    z = tl.full((BLOCK_K, BLOCK_N), 0.0, ACC)
     end = tl.minimum(P, (part + 1) * rows)
-    for start in range(part * rows, end, BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
+    for first in range(part * rows, end, BLOCK_P):
+        p = (first + tl.arange(0, BLOCK_P)).to(INDEX)
         in_p = p < end
-        image, i, j = _pixel(p, oH, oW)
+        row = p // oW
+        image, i, j = row // oH, row % oH, p % oW
         h, v = i * stride_h - padding_h, j * stride_w - padding_w
+        inside = _in_image(h, v, down, right, H, W, FLAT) & in_p[:, None] & in_k[None, :]
         x_rows = image * stride_xn + h * stride_xh + v * stride_xw
-        d_rows = image * stride_dn + i * stride_dh + j * stride_dw
-        inside = _in_image(h, v, r * dilation_h, s * dilation_w, H, W, FLAT) & in_p[:, None] & in_k[None, :]
         x_tile = tl.load(x + (x_rows[:, None] + x_columns[None, :]), mask=inside, other=0.0)
-        d_tile = tl.load(dy + (d_rows[:, None] + n[None, :] * stride_do), mask=in_p[:, None] & in_n[None, :], other=0.0)
+        inside = in_p[:, None] & in_n[None, :]
+        d_rows = image * stride_dn + i * stride_dh + j * stride_dw
+        d_tile = tl.load(dy + (d_rows[:, None] + (n * stride_do)[None, :]), mask=inside, other=0.0)
         z = tl.dot(tl.trans(x_tile), d_tile, z, input_precision=PRECISION, out_dtype=ACC)
     dw += part.to(tl.int64) * (kH * kW * C * O)
-    k = (r * kW + s) * C + c
-    tl.store(dw + (k[:, None] * O + n[None, :]), z.to(dw.dtype.element_ty), mask=in_k[:, None] & in_n[None, :])
-
-
-@triton.jit
-def _pixel(m, height, width):
-    """Image, row and column of pixel m."""
-    row = m // width
-    return row // height, row % height, m % width
+    w_rows = ((r * kW + s) * C + c) * O
+    tl.store(dw + (w_rows[:, None] + n[None, :]), z.to(dw.dtype.element_ty), mask=in_k[:, None] & in_n[None, :])
 
 
 @triton.jit
@@ -201,8 +195,8 @@ def _block(number, taps, width, C, BLOCK_K: tl.constexpr, FLAT: tl.constexpr, IN
         k += number * BLOCK_K
         tap, c, inside = k // C, k % C, k < taps * C
     else:
-        blocks = tl.cdiv(C, BLOCK_K)
-        tap = tl.zeros((), INDEX) + number // blocks
+        blocks = (C + BLOCK_K - 1) // BLOCK_K
+        tap = tl.full((), 0, INDEX) + number // blocks
         c = number % blocks * BLOCK_K + k
         inside = c < C
     return tap // width, tap % width, c, inside

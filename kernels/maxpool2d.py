@@ -104,7 +104,7 @@ def _unpool(
 ):  # fmt: skip
     BLOCK_M: tl.constexpr = TILE // BLOCK_C
     image, h, v, pixels, c, inside = _tile(P, C, H, W, BLOCK_M, BLOCK_C, INDEX)
-    total = tl.zeros((BLOCK_M, BLOCK_C), ACC)
+    total = tl.full((BLOCK_M, BLOCK_C), 0.0, ACC)
     across = tl.cdiv(kW, stride_w)
     for number in tl.range(0, tl.cdiv(kH, stride_h) * across, loop_unroll_factor=4):
         i, j = h // stride_h - number // across, v // stride_w - number % across  # the window, the last one first
