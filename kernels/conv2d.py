@@ -17,6 +17,7 @@ windows share; flops: 2·N·oH·oW·kH·kW·C·O, each.
 
 from math import gcd
 
+import torch
 import triton
 import triton.language as tl
 from triton import Config
@@ -29,12 +30,11 @@ AT_ONCE = LANE in ("gpu", "codegen")
 LEAST_K = 512 if AT_ONCE else 48  # taps times channels of a part
 LEAST_PIXELS = 1024 if AT_ONCE else 48  # of a part, for ∂L/∂w
 WAVES = 4 if AT_ONCE else 1  # of programs, that pixels are divided for
-DEPTH = 128  # bytes of what one step multiplies, along the sum
 FEW_CHANNELS = 16  # below, they are numbered through with the taps
 
 
 def _schedules(rows):
-    tiles = [(128, 16, 4, 3), (64, 32, 4, 3), (64, 64, 4, 4), (128, 64, 4, 3), (128, 128, 8, 3)]
+    tiles = [(128, 16, 4, 3), (64, 32, 4, 3), (64, 64, 4, 3), (128, 64, 4, 3), (128, 128, 8, 3)]
     return [Config({rows: m, "BLOCK_N": n}, num_warps=warps, num_stages=stages) for m, n, warps, stages in tiles]
 
 
@@ -59,7 +59,7 @@ def conv2d_vjp(x, w, dy, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
     _weights[grid](
         x, dy, dw, P, H, W, C, kH, kW, O, oH, oW, triton.cdiv(P, parts), *x.stride(), *dy.stride(),
         *stride, *padding, *dilation, ACC=as_triton(acc), PRECISION=dot_precision(), INDEX=_index(x, dy, dw),
-        FLAT=C < FEW_CHANNELS, BLOCK_P=DEPTH // x.itemsize,
+        FLAT=C < FEW_CHANNELS, BLOCK_P=_depth(x, C),
     )  # fmt: skip
     return dx, (column_sums(dw.flatten(1), x.dtype) if parts > 1 else dw).view(w.shape)
 
@@ -81,9 +81,18 @@ def _launch(x, w, shape, stride, padding, dilation, transposed=False):
         x, w, y, N, H, W, C, kH, kW, O, oH, oW, *x.stride(), *w.stride(), y.stride(0),
         *stride, *padding, *dilation, *apart, *inverse,
         ACC=as_triton(accumulator(x.dtype)), PRECISION=dot_precision(), INDEX=_index(x, w, y[0]),
-        FLAT=C < FEW_CHANNELS, PHASES=phases > 1, SPLIT=split, BLOCK_K=DEPTH // x.itemsize,
+        FLAT=C < FEW_CHANNELS, PHASES=phases > 1, SPLIT=split, BLOCK_K=_depth(x, C),
     )  # fmt: skip
     return column_sums(y.flatten(1), x.dtype).view(shape) if split > 1 else y[0]
+
+
+def _depth(x, C):
+    """How much of the sum one step multiplies: half of a line of 128 bytes where lanes load element by element, or where
+    operands pass through registers; as much as there is where each step costs milliseconds."""
+    if not AT_ONCE:
+        return 64
+    scattered = C < FEW_CHANNELS or (x.dtype == torch.float32 and dot_precision() == "ieee")
+    return (64 if scattered else 128) // x.itemsize
 
 
 def _index(*tensors):
@@ -114,6 +123,7 @@ def _convolve(
     row = m // width
     image, i, j = row // height, row % height, m % width
     in_m, in_n = image < N, n < O
+    y_rows = m * O
     if PHASES:
         a, b = tl.program_id(1) // stride_w, tl.program_id(1) % stride_w
         first_h, kH, h = _phase(a, kH, stride_h, padding_h, dilation_h, apart_h, inverse_h)
@@ -121,12 +131,12 @@ def _convolve(
         h, v = h + i, v + j
         i, j = i * stride_h + a, j * stride_w + b
         in_m = in_m & (i < oH) & (j < oW)
+        y_rows = ((image * oH + i) * oW + j) * O
         w += first_h * stride_wh + first_w * stride_ww
         stride_wh, stride_ww = stride_wh * apart_h, stride_ww * apart_w
         dilation_h, dilation_w = -(dilation_h * apart_h // stride_h), -(dilation_w * apart_w // stride_w)
     else:
         h, v = i * stride_h - padding_h, j * stride_w - padding_w
-    y_rows = ((image * oH + i) * oW + j) * O
     x_rows = image * stride_xn + h * stride_xh + v * stride_xw
 
     blocks = (kH * kW * C + BLOCK_K - 1) // BLOCK_K if FLAT else kH * kW * ((C + BLOCK_K - 1) // BLOCK_K)

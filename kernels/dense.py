@@ -196,7 +196,7 @@ def _epilogue(
     return y
 
 
-@scheduled([Config({"BLOCK_M": 64, "BLOCK_N": 64}, num_warps=4)])
+@scheduled([Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=4) for m, n in ((64, 64), (8, 1024))], key=("M", "N"))
 @triton.jit
 def _column_sums(
     A, out, M, N, rows, stride_m, stride_n,
