@@ -11,8 +11,13 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
+from triton.runtime import interpreter
 
 from . import LANE
+
+if LANE == "interpreter":
+    # As in compiled code, sums of integers are not checked for overflow, which would take more than half of the time.
+    interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
 
 BAND = 2048  # elements before and after a guarded array, more than a tile's row reaches beyond it
 FEW_PROGRAMS = 8  # that an interpreted launch should have, where a schedule allows it: each takes milliseconds
