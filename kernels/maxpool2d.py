@@ -18,7 +18,7 @@ from triton import Config
 from .launch import accumulator, as_triton, empty, scheduled, wide
 
 MOST_CHANNELS = 64  # of a program
-SCHEDULES = [Config({"TILE": tile}, num_warps=warps) for tile, warps in ((256, 1), (1024, 4), (2048, 4), (4096, 8))]
+SCHEDULES = [Config({"TILE": tile}, num_warps=warps) for tile, warps in ((512, 2), (1024, 4), (2048, 4), (4096, 8))]
 
 
 def maxpool2d(x, *, window, stride=(1, 1)):

@@ -22,10 +22,10 @@ RAGGED = {
     "mse": ("N=67 O=131",),
     "softmax": ("N=35 M=130", "N=35 M=51"),
     "conv2d": (
-        "N=2 H=11 W=13 C=19 kH=3 kW=2 O=37 stride=2x1 padding=1x2 dilation=1x2",
-        "N=3 H=9 W=9 C=3 kH=3 kW=3 O=17",
+        "N=2 H=11 W=13 C=19 kH=3 kW=2 O=70 stride=2x1 padding=1x2 dilation=1x2",
+        "N=3 H=9 W=9 C=3 kH=3 kW=3 O=9 stride=2x1 dilation=2x1",
     ),
-    "maxpool2d": ("N=2 H=17 W=15 C=19 window=3x2 stride=2x1",),
+    "maxpool2d": ("N=2 H=17 W=15 C=19 window=3x2 stride=2x1", "N=1 H=15 W=14 C=70 window=12x11 stride=3x3"),
     "rnn": ("T=3 N=18 I=21 H=37 O=19 activation=tanh", "T=4 N=5 I=9 H=16 O=17 activation=relu"),
     "lstm": ("T=3 N=18 I=21 H=37", "T=4 N=5 I=9 H=16"),
     "attention": (

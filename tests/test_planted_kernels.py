@@ -14,7 +14,11 @@ from opspec.tests.conformance import Cell, Runner
 from opspec.tests.planted_kernels import planted_kernel
 
 pytestmark = pytest.mark.skipif(LANE not in ("interpreter", "sanitizer"), reason="for the lanes that need no GPU")
-RAGGED = {"dense": "N=33 I=33 O=70"}  # what the sanitizer is given: each new shape would cost it a compilation
+RAGGED = {  # what the sanitizer is given: each new shape would cost it a compilation
+    "dense": "N=33 I=33 O=70",
+    "conv2d": "N=1 H=7 W=8 C=19 kH=3 kW=2 O=17 stride=2x1 padding=1x2 dilation=1x2",
+    "maxpool2d": "N=1 H=7 W=6 C=19 window=3x2 stride=2x1",
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,55 @@ BUGS = [
             ("tl.store(out + strip * N + n, tl.sum(", "tl.store(out + n, tl.load(out + n, mask=in_n) + tl.sum("),
         ),
         reason="program instances",
+        lane="sanitizer",
+    ),
+    Bug(
+        "last_channels_unmasked",
+        "conv2d",
+        "forward",
+        (("inside = c < C", "inside = c < blocks * BLOCK_K"), ("k < taps * C", "k < taps * C + BLOCK_K")),
+    ),
+    Bug("stride_ignored_by_convolution", "conv2d", "layout", (("(n * stride_wo)[None, :]", "n[None, :]"),)),
+    Bug(
+        "padding_mixed_with_dilation",
+        "conv2d",
+        "forward",
+        (("- padding_w\n    x_rows", "- padding_w * dilation_w\n    x_rows"),),
+    ),
+    Bug("output_pixel_unwritten", "conv2d", "forward", (("in_m, in_n = image < N", "in_m, in_n = (image < N) & (m > 0)"),)),
+    Bug("strided_gradient_ignores_padding", "conv2d", "gradient", (("(a + padding) % stride", "a % stride"),)),
+    Bug(
+        "out_of_bounds_load_of_weights",
+        "conv2d",
+        "forward",
+        (("inside = in_k[:, None] & in_n[None, :]\n        w_tile", "inside = in_k[:, None]\n        w_tile"),),
+        reason="past the end of the tensor passed as `w`",
+        lane="sanitizer",
+    ),
+    Bug("off_by_one_in_the_gather", "maxpool2d", "gradient", (("tl.cdiv(kH, stride_h)", "(kH // stride_h)"),)),
+    Bug(
+        "last_window_wins",
+        "maxpool2d",
+        "gradient",
+        (("total += tl.where(kept == (r * kW + s)[:, None], d.to(ACC), 0.0)",
+          "total = tl.where(kept == (r * kW + s)[:, None], d.to(ACC), total)"),),
+    ),
+    Bug(
+        "maximum_from_lowest_number_drops_nan",
+        "maxpool2d",
+        "special",
+        (
+            ("best = tl.load(tile, mask=inside, other=0.0)", "best = tl.full((BLOCK_M, BLOCK_C), -3.4e38, ACC)"),
+            ("tl.range(1, kH * kW", "tl.range(0, kH * kW"),
+            ("> best.to(ACC)) | is_nan", "> best.to(ACC))"),
+        ),
+    ),
+    Bug(
+        "out_of_bounds_load_of_taps",
+        "maxpool2d",
+        "gradient",
+        (("mask=contains, other=-1", "mask=inside, other=-1"),),
+        reason="of the tensor passed as `taps`",
         lane="sanitizer",
     ),
 ]  # fmt: skip
