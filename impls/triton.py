@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from ..kernels import LANE, launch
+from ..kernels import attention as _attention
 from ..kernels import conv2d as _conv2d
 from ..kernels import dense as _dense
 from ..kernels import lstm as _lstm
 from ..kernels import maxpool2d as _maxpool2d
 from ..kernels import mse as _mse
+from ..kernels import multihead_attention as _multihead_attention
 from ..kernels import rnn as _rnn
 from ..kernels import softmax as _softmax
 from ..spec import Arithmetic
@@ -57,6 +59,10 @@ rnn = kernel(_rnn.rnn)
 rnn_vjp = kernel(_rnn.rnn_vjp)
 lstm = kernel(_lstm.lstm)
 lstm_vjp = kernel(_lstm.lstm_vjp)
+attention = kernel(_attention.attention)
+attention_vjp = kernel(_attention.attention_vjp)
+multihead_attention = kernel(_multihead_attention.multihead_attention)
+multihead_attention_vjp = kernel(_multihead_attention.multihead_attention_vjp)
 
 
 def arithmetic(operation, dtype):

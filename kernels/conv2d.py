@@ -22,11 +22,9 @@ import triton
 import triton.language as tl
 from triton import Config
 
-from . import LANE
 from .dense import column_sums
-from .launch import accumulator, as_triton, dot_precision, empty, processors, scheduled, wide
+from .launch import AT_ONCE, accumulator, as_triton, dot_precision, empty, processors, scheduled, wide
 
-AT_ONCE = LANE in ("gpu", "codegen")
 LEAST_K = 512 if AT_ONCE else 48  # taps times channels of a part
 LEAST_PIXELS = 1024 if AT_ONCE else 48  # of a part, for ∂L/∂w
 WAVES = 4 if AT_ONCE else 1  # of programs, that pixels are divided for

@@ -15,11 +15,9 @@ import triton
 import triton.language as tl
 from triton import Config
 
-from . import LANE
 from .activations import activate, derivative
-from .launch import accumulator, as_triton, chip, dot_precision, empty, processors, scheduled, wide
+from .launch import AT_ONCE, accumulator, as_triton, chip, dot_precision, empty, processors, scheduled, wide
 
-AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every path
 LEAST_K = 512 if AT_ONCE else 48  # of a part of K, where K is split
 LEAST_ROWS = 256 if AT_ONCE else 16  # of a strip
 LEAST_BLOCK_M = 16  # of all schedules: how finely columns' sums may come

@@ -19,6 +19,7 @@ if LANE == "interpreter":
     # As in compiled code, sums of integers are not checked for overflow, which would take more than half of the time.
     interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
 
+AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every path
 BAND = 2048  # elements before and after a guarded array, more than a tile's row reaches beyond it
 FEW_PROGRAMS = 8  # that an interpreted launch should have, where a schedule allows it: each takes milliseconds
 POISON = {  # bits: NaN with a payload that no arithmetic makes, or a number that no offset is

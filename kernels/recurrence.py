@@ -19,10 +19,8 @@ import torch
 import triton
 import triton.language as tl
 
-from . import LANE
-from .launch import Scheduled, accumulator, as_triton, chip, dot_precision, processors
+from .launch import AT_ONCE, Scheduled, accumulator, as_triton, chip, dot_precision, processors
 
-AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every mode
 MOST_UNITS = 128 if AT_ONCE else 16  # of a program that is alone
 MOST_K = 1024 if AT_ONCE else 32  # of the state, multiplied at once
 LINE = 32  # counters apart, so that each has a cache line

@@ -66,8 +66,8 @@ def launches(dtype: str) -> Iterator[Launch]:
     for op in load("triton").operations:
         for case in RAGGED[op]:
             for property_ in ("forward", "gradient"):
-                for kernel in _launched(op, property_, case, dtype):
-                    for schedule in range(len(every_kernel()[kernel].configs)):
+                for kernel, schedules in _launched(op, property_, case, dtype).items():
+                    for schedule in sorted(schedules):
                         yield Launch(op, property_, case, kernel, schedule)
 
 
@@ -98,15 +98,21 @@ def _call(op: str, property_: str, case: str, dtype: str) -> tuple[np.ndarray, .
 
 
 @cache
-def _launched(op: str, property_: str, case: str, dtype: str) -> tuple[str, ...]:
-    seen: dict[str, None] = {}
+def _launched(op: str, property_: str, case: str, dtype: str) -> dict[str, set[int]]:
+    """The kernels, and the numbers of the schedules that are for these launches of theirs."""
+    seen: dict[str, set[int]] = {}
     names = {id(kernel): name for name, kernel in every_kernel().items()}
-    Scheduled.recorder = lambda kernel, given, grid: seen.setdefault(names[id(kernel)])
+
+    def record(kernel, given, grid):
+        suited = {kernel.configs.index(config) for config in kernel.schedules(given)}
+        seen[names[id(kernel)]] = seen.get(names[id(kernel)], suited) & suited
+
+    Scheduled.recorder = record
     try:
         _call(op, property_, case, dtype)
     finally:
         Scheduled.recorder = None
-    return tuple(seen)
+    return seen
 
 
 @cache

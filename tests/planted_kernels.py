@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import types
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
@@ -18,19 +19,19 @@ _folder = Path(tempfile.mkdtemp(prefix="planted"))  # Triton reads a kernel's so
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 
 
-def planted_kernel(operation: str, *changes: tuple[str, str], dtypes: tuple[str, ...] = ("float32",)) -> Backend:
-    """The triton backend's operation, each change (old, new) made to kernels/<operation>.py, as a user's plug-in.
+def planted_kernel(
+    operation: str, *changes: tuple[str, str], dtypes: tuple[str, ...] = ("float32",), file: str | None = None
+) -> Backend:
+    """The triton backend's operation, each change (old, new) made to kernels/<file>.py, as a user's plug-in.
 
-    Raises ValueError where the old text is not there exactly once: then the kernel has moved on, and the bug must, too.
+    `file` is <operation>, or what that imports its kernels from. Raises ValueError where the old text is not there
+    exactly once: then the kernel has moved on, and the bug must, too.
     """
-    original = importlib.import_module(f"{kernels.__name__}.{operation}")
-    assert original.__file__
-    source = Path(original.__file__).read_text()
-    for old, new in changes:
-        if source.count(old) != 1:
-            raise ValueError(f"kernels/{operation}.py has {source.count(old)} times, not once: {old!r}")
-        source = source.replace(old, new)
-    module = _load(f"{operation}_planted_{next(_number)}", source)
+    name = f"{file or operation}_planted_{next(_number)}"
+    module = _load(name, _changed(file or operation, changes))
+    if file not in (None, operation):
+        imported = (f"from .{file} import", f"from .{name} import")
+        module = _load(f"{operation}_planted_{next(_number)}", _changed(operation, [imported]))
     triton = load("triton").module
     plugin = types.ModuleType("planted")
     for name in ("from_numpy", "to_numpy", "judging", "arithmetic"):
@@ -39,6 +40,18 @@ def planted_kernel(operation: str, *changes: tuple[str, str], dtypes: tuple[str,
         setattr(plugin, name, triton.kernel(getattr(module, name)))
     plugin.dtypes = dtypes  # type: ignore[attr-defined]
     return Backend(plugin, "planted.py")
+
+
+def _changed(file: str, changes: Iterable[tuple[str, str]]) -> str:
+    """The source of kernels/<file>.py, with these changes."""
+    original = importlib.import_module(f"{kernels.__name__}.{file}")
+    assert original.__file__
+    source = Path(original.__file__).read_text()
+    for old, new in changes:
+        if source.count(old) != 1:
+            raise ValueError(f"kernels/{file}.py has {source.count(old)} times, not once: {old!r}")
+        source = source.replace(old, new)
+    return source
 
 
 def _load(name: str, source: str) -> types.ModuleType:

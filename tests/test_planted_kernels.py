@@ -18,6 +18,7 @@ RAGGED = {  # what the sanitizer is given: each new shape would cost it a compil
     "dense": "N=33 I=33 O=70",
     "conv2d": "N=1 H=7 W=8 C=19 kH=3 kW=2 O=17 stride=2x1 padding=1x2 dilation=1x2",
     "maxpool2d": "N=1 H=7 W=6 C=19 window=3x2 stride=2x1",
+    "attention": "B=1 H=2 M=150 S=150 D=17 E=16 causal=True mask=empty_rows:1:1",
 }
 
 
@@ -30,6 +31,8 @@ class Bug:
     reason: str = ""  # what the verdict says
     lane: str = "interpreter"  # the first that sees it
     dtype: str = "float32"
+    file: str | None = None  # where it is planted, if not in the operation's own
+    case: str | None = None  # the one to judge, where few would show it
 
     def __str__(self) -> str:
         return self.name
@@ -118,6 +121,46 @@ BUGS = [
         reason="of the tensor passed as `taps`",
         lane="sanitizer",
     ),
+    Bug("mask_broadcast_ignored", "attention", "forward", ((".expand(B, H, M, S)", ""),)),
+    Bug("tail_of_keys_unmasked", "attention", "forward", (("may = n < S", "may = n >= 0"),)),
+    Bug("masked_row_gives_mean_of_v", "attention", "forward", (('where(may, s, -float("inf"))', "where(may, s, -1e30)"),)),
+    Bug(
+        "rescale_dropped_for_the_last_blocks",
+        "attention",
+        "forward",
+        (("acc = acc * shrink[:, None]", "acc = acc if CHECKED else acc * shrink[:, None]"),),
+    ),
+    Bug(
+        "maximum_starts_at_0",
+        "attention",
+        "forward",
+        (("largest = tl.full((BLOCK_M,), -float(\"inf\"), ACC)", "largest = tl.full((BLOCK_M,), 0.0, ACC)"),),
+        case="B=1 H=2 M=5 S=3 D=17 E=16 values=huge",
+    ),
+    Bug(
+        "backward_ignores_causal",
+        "attention",
+        "gradient",
+        (("n[:, None], M, S, stride_mask_m, stride_mask_s, CAUSAL", "n[:, None], M, S, stride_mask_m, stride_mask_s, False"),),
+        file="attention_backward",
+    ),
+    Bug(
+        "gradient_accumulated_in_bfloat16",
+        "attention",
+        "gradient",
+        (("dv_tile, input_precision=PRECISION, out_dtype=ACC)", "dv_tile, out_dtype=ACC).to(tl.bfloat16).to(ACC)"),),
+        lane="sanitizer",
+        dtype="bfloat16",
+        file="attention_backward",
+    ),
+    Bug(
+        "mask_read_out_of_bounds",
+        "attention",
+        "forward",
+        (("n * stride_s, mask=(m < M) & (n < S), other=0)", "n * stride_s)"),),
+        reason="past the end of the tensor passed as `mask`",
+        lane="sanitizer",
+    ),
 ]  # fmt: skip
 
 
@@ -125,8 +168,8 @@ BUGS = [
 def test_bug(bug: Bug, suite):
     if LANE == "interpreter" and bug.dtype == "bfloat16":
         pytest.skip("products in bfloat16 need the sanitizer: triton#11584")
-    backend = planted_kernel(bug.operation, *bug.changes, dtypes=(bug.dtype,))
-    alone = RAGGED[bug.operation] if LANE == "sanitizer" or bug.lane == "sanitizer" else None
+    backend = planted_kernel(bug.operation, *bug.changes, dtypes=(bug.dtype,), file=bug.file)
+    alone = bug.case or (RAGGED[bug.operation] if LANE == "sanitizer" or bug.lane == "sanitizer" else None)
     result = Runner(suite.seed, alone).run(Cell(backend, OPERATIONS[bug.operation], bug.dtype, bug.property))
     if LANE == "interpreter" and bug.lane == "sanitizer":
         assert result.verdict == "pass", f"the interpreter sees it, too: {result.reason}"
