@@ -12,10 +12,8 @@ import triton
 import triton.language as tl
 from triton import Config
 
-from . import LANE
-from .launch import accumulator, as_triton, empty, processors, scheduled, wide
+from .launch import AT_ONCE, accumulator, as_triton, empty, processors, scheduled, wide
 
-AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every path
 ALONE = 4096 if AT_ONCE else 64  # elements that one program sums while others would only be launched
 BLOCKS = (*(() if AT_ONCE else ((32, 1),)), (2048, 4), (4096, 8))  # and their warps
 

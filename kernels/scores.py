@@ -8,7 +8,6 @@ import triton
 import triton.language as tl
 from triton import Config
 
-from . import LANE
 from .launch import AT_ONCE, accumulator, as_triton, dot_precision, wide
 
 
@@ -27,8 +26,7 @@ def arguments(q, k, v, mask, causal, **others):
     return given | strides | dict(
         B=B, H=H, M=M, S=S, D=D, E=E, BLOCK_D=padded(D), BLOCK_E=padded(E), SCALE=1 / sqrt(D), LOG2_E=log2(EULER),
         CAUSAL=causal, ACC=as_triton(accumulator(q.dtype)), PRECISION=dot_precision(),
-        # the interpreter checks offsets of 32 bits for overflow, which takes a fourth of its time
-        WIDE=LANE == "interpreter" or wide(*(array[0, 0] for array in given.values() if array is not None)),
+        WIDE=wide(*(array[0, 0] for array in given.values() if array is not None)),
     )  # fmt: skip
 
 

@@ -12,10 +12,8 @@ import triton
 import triton.language as tl
 from triton import Config
 
-from . import LANE
-from .launch import accumulator, as_triton, empty, scheduled, wide
+from .launch import AT_ONCE, accumulator, as_triton, empty, scheduled, wide
 
-AT_ONCE = LANE in ("gpu", "codegen")  # programs run; elsewhere limits are low, so that small cases reach every path
 LONGEST = 16384 if AT_ONCE else 64  # elements that a program holds of a row
 BLOCKS = (*(() if AT_ONCE else ((16, 1),)), (2048, 4), (4096, 8), (8192, 16))  # of a longer row, and their warps
 
