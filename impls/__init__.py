@@ -105,7 +105,7 @@ class Backend:
         if function is None:
             raise NotImplementedError(f"{self.name} has no {operation}")
         with self._judging():
-            return self._out(function(*map(self.from_numpy, arrays), **self._convert(parameters)))
+            return self._out(function(*map(self.from_numpy, arrays), **self.convert(parameters)))
 
     def backward(
         self,
@@ -120,13 +120,14 @@ class Backend:
             raise NotImplementedError(f"{self.name} has neither {operation}_vjp nor vjp")
         with self._judging():
             converted = tuple(map(self.from_numpy, arrays)), tuple(map(self.from_numpy, cotangents))
-            return self._out(gradient(*converted, self._convert(parameters)))
+            return self._out(gradient(*converted, self.convert(parameters)))
 
     def _judging(self) -> AbstractContextManager[None]:
         """The module's own context manager around every judged call, where it has one: to poison memory, say."""
         return getattr(self.module, "judging", nullcontext)()
 
-    def _convert(self, parameters: dict[str, Any]) -> dict[str, Any]:
+    def convert(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Keyword arguments, with what is an array in the backend's own."""
         return {k: self.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in parameters.items()}
 
     def _out(self, result: Any) -> tuple[Any, ...]:

@@ -71,9 +71,9 @@ class Device:
         return Moment if self.kind == "cuda" else time.perf_counter
 
     def flush(self) -> None:
-        """Empty the GPU's L2, in the stream and so while nobody waits; a CPU's caches are left behind by cycling."""
+        """Empty the GPU's L2, and keep it busy while what is timed is launched; a CPU's caches are left by cycling."""
         if self.kind == "cuda":
-            torch.empty(1 << 28, dtype=torch.int8, device="cuda").zero_()
+            torch.empty(1 << 30, dtype=torch.int8, device="cuda").zero_()
 
     def seconds(self, function: Callable[[], Any], rounds: int) -> list[float]:
         durations = []

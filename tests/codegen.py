@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from itertools import groupby
 from multiprocessing import get_context
 
-import triton
 from rich.console import Console
 from rich.progress import track
 
@@ -56,7 +56,7 @@ def page(rows: Sequence[Row]) -> str:
     lines = [
         "# Code generation",
         "",
-        f"{len(rows)} compilations by Triton {triton.__version__}, {date}, on a machine without a GPU: `{COMMAND}`.",
+        f"{len(rows)} compilations by Triton {version('triton')}, {date}, on a machine without a GPU: `{COMMAND}`.",
         "Every kernel is compiled where its own operation launches it, in both directions, at the sizes that are timed",
         "on a GPU, with every schedule that it may run with on the chip. Nothing here has been run.",
         "",

@@ -167,12 +167,12 @@ def _home(kernel: str, op: str) -> bool:
 
 
 def _schedules(kernel: Scheduled, given: dict[str, Any], target: str) -> list[int]:
-    with compiled_for(TARGETS[target].chip):
+    with dividing_for(TARGETS[target].chip):
         return [kernel.configs.index(config) for config in kernel.suited(given)]
 
 
 @contextmanager
-def compiled_for(chip: Chip) -> Iterator[None]:
+def dividing_for(chip: Chip) -> Iterator[None]:
     """Within, launchers divide work for this chip."""
     launch.compiled_for = chip
     try:
@@ -189,7 +189,7 @@ def launches(workload: str, property_: str, dtype: str, target: str) -> list[tup
     recorded: list[tuple[Scheduled, dict[str, Any]]] = []
     Scheduled.recorder = lambda kernel, given, grid: recorded.append((kernel, given))
     try:
-        with compiled_for(TARGETS[target].chip):
+        with dividing_for(TARGETS[target].chip):
             if property_ == "forward":
                 backend.function(what.op)(*arrays, **parameters)
             else:
@@ -203,12 +203,13 @@ def build(job: Job) -> Row:
     """Compiles; never raises for what a compiler does not take."""
     kernel, given = launches(job.workload, job.property, job.dtype, job.target)[job.launch]
     try:
-        return Row(job, read(_warm(kernel, given, job.schedule, TARGETS[job.target])))
+        return Row(job, read(compiled(kernel, given, job.schedule, TARGETS[job.target])))
     except Exception as error:  # of whatever kind: Triton's, LLVM's or ptxas's
         return Row(job, None, f"{type(error).__name__}: {error}")
 
 
-def _warm(kernel: Scheduled, given: dict[str, Any], schedule: int, target: Target) -> Any:
+def compiled(kernel: Scheduled, given: dict[str, Any], schedule: int, target: Target) -> Any:
+    """A triton.compiler.CompiledKernel, specialised for arguments that have shapes and no memory."""
     driver.set_active(target)
     return kernel.fn.warmup(grid=(1,), **given, **kernel.configs[schedule].all_kwargs())
 
@@ -223,7 +224,7 @@ def _specialise(kernel: Scheduled, given: dict[str, Any], schedule: int, target:
 
     before, knobs.runtime.jit_cache_hook = knobs.runtime.jit_cache_hook, take
     try:
-        _warm(kernel, given, schedule, target)
+        compiled(kernel, given, schedule, target)
     finally:
         knobs.runtime.jit_cache_hook = before
     (key,) = found

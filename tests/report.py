@@ -107,6 +107,15 @@ class Report:
 
 def environment(config: Any, seed: int) -> dict[str, Any]:
     """Where and how a run was made."""
+    return machine() | {
+        "profile": config.option.hypothesis_profile,
+        "seed": seed,
+        "false_alarm": f"{SUITE_FALSE_ALARM:g} in {SUITE_EXAMPLES:,} examples",
+    }
+
+
+def machine() -> dict[str, Any]:
+    """When, where and with which versions."""
     names = ("opspec", "numpy", "torch", "triton", "python-flint", "ml_dtypes", "hypothesis", "pytest")
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -114,9 +123,6 @@ def environment(config: Any, seed: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": _device(),
         "versions": ", ".join(f"{n} {v}" for n in names if (v := _version(n))),
-        "profile": config.option.hypothesis_profile,
-        "seed": seed,
-        "false_alarm": f"{SUITE_FALSE_ALARM:g} in {SUITE_EXAMPLES:,} examples",
     }
 
 

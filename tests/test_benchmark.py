@@ -1,6 +1,7 @@
 """Speed, where `--benchmark-only` asks for it: of the implementations, and of the verifier itself."""
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,9 +17,10 @@ from ..spec import OPERATIONS
 from .benchmark import WARM, Device, Speeds, call, machine_threads
 from .cases import Case, Drawn
 from .conformance import BrokenBackend, Cell, Result, Runner
+from .peers import PEERS
 from .plugin import SUITE, Suite
 from .properties import gradient
-from .workloads import WORKLOADS, Workload
+from .workloads import ON_A_GPU, WORKLOADS, Workload
 
 EXAMPLES = 30  # judged before a cell is timed: as many as the profile "quick" has
 SECONDS = 0.5  # of rounds per benchmark, within these limits
@@ -56,8 +58,10 @@ def test_speed(job, benchmark, speeds):
         return next(inputs), {}
 
     warming = []  # on the first call things are compiled and tuned
-    while len(warming) < 2 or (len(warming) < WARM and sum(warming[1:]) < SECONDS / 2):
-        warming += device.seconds(lambda: job.call(*next(inputs)), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of which a compiler may warn
+        while len(warming) < 2 or (len(warming) < WARM and sum(warming[1:]) < SECONDS / 2):
+            warming += device.seconds(lambda: job.call(*next(inputs)), 1)
     roofline = speeds.roofline(device, job.row["dtype"])
     roofline.measure()
     rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, round(SECONDS / median(warming))))
@@ -96,20 +100,31 @@ def test_one_gradient_is_judged_while_gradcheck_has_barely_begun(benchmark, spee
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "task" in metafunc.fixturenames:
         config = metafunc.config
-        found = _tasks(config.stash[SUITE], config.getoption("op"), config.getoption("dtype"))
+        found = _tasks(
+            config.stash[SUITE], config.getoption("op"), config.getoption("dtype"), torch.cuda.is_available()
+        )
         metafunc.parametrize("task", found, ids=str)
 
 
-def _tasks(suite: Suite, operations: list[str], dtypes: list[str]) -> list[Task]:
-    """Peers follow one another: they share their inputs, and the machine's mood."""
+def _tasks(suite: Suite, operations: list[str], dtypes: list[str], gpu: bool) -> list[Task]:
+    """Peers follow one another: they share their inputs, and the machine's mood. On a GPU there are more of them, and
+    NumPy, which has none, is left to the CPU's sizes."""
     found = [Task(WORKLOADS[0], backend) for backend in suite.backends if isinstance(backend, BrokenBackend)]
     backends = [backend for backend in suite.backends if not isinstance(backend, BrokenBackend)]
-    for workload in WORKLOADS:
+    if gpu:
+        backends = [backend for backend in backends if backend.given != "numpy"]
+        backends += [load(peer) for peer in PEERS] if any(b.given == "torch" for b in backends) else []
+    for workload in ON_A_GPU if gpu else WORKLOADS:
         if workload.op in (operations or OPERATIONS):
-            for dtype in dtypes or ["float32"]:
+            for dtype in dtypes or ["bfloat16" if gpu else "float32"]:
                 for property_ in ("forward", "gradient"):
-                    found += [Task(workload, Cell(b, OPERATIONS[workload.op], dtype, property_)) for b in backends]
+                    cells = [Cell(b, OPERATIONS[workload.op], dtype, property_) for b in backends]
+                    found += [Task(workload, c) for c in cells if c.backend.given not in PEERS or _has(c)]
     return found
+
+
+def _has(cell: Cell) -> bool:
+    return cell.backend.function(cell.operation.name) is not None
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +152,8 @@ def job(task, suite, verdicts, speeds, request):
     verdict = verdicts.get(str(cell))
     for attempt in range(3):  # few examples are inconclusive by chance, now and then; a failure is final
         if not verdict or verdict.verdict == "inconclusive":
-            verdict = Runner(suite.seed + attempt, examples=EXAMPLES).run(cell)
+            examples = getattr(cell.backend.module, "EXAMPLES", EXAMPLES)
+            verdict = Runner(suite.seed + attempt, examples=examples).run(cell)
     verdicts[str(cell)] = verdict
     if verdict.verdict != "pass":
         word = "" if verdict.verdict == "unsupported" else "red: "
@@ -148,7 +164,7 @@ def job(task, suite, verdicts, speeds, request):
         (
             tuple(map(backend.from_numpy, d.arrays)),
             tuple(map(backend.from_numpy, d.cotangents)),
-            d.parameters,
+            backend.convert(d.parameters),
         )
         for d in drawn
     ]
