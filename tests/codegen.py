@@ -37,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ |= {"TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
         os.execv(sys.executable, [sys.executable, "-m", "opspec.tests.codegen", *(arguments or sys.argv[1:])])
     found = list(jobs(options.op or load("triton").operations, options.dtype or DTYPES, options.target or TARGETS))
-    screen = Console(stderr=True)
+    screen, rows = Console(stderr=True), []
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        rows = list(track(pool.map(build, found), "compiling", len(found), console=screen))
+        for row in track(pool.map(build, found), "compiling", len(found), console=screen):
+            rows.append(row)
+            screen.print(*broken([row]), sep="\n", end="\n" if row.broken else "", highlight=False, markup=False)
     print(page(rows))
-    for line in broken(rows):
-        screen.print(line, highlight=False, markup=False)
     return 1 if broken(rows) else 0
 
 

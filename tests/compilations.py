@@ -161,9 +161,9 @@ def jobs(ops: Sequence[str], dtypes: Iterable[str], targets: Iterable[str]) -> I
 
 
 def _home(kernel: str, op: str) -> bool:
-    """Whether an operation's own file has the kernel: a product that a network launches is compiled as dense's."""
+    """Whether the operation's own files have the kernel: a product that a network launches is compiled as dense's."""
     module = kernel.partition(".")[0]
-    return module == op or module not in OPERATIONS
+    return f"{module}_".startswith(f"{op}_") or not any(f"{module}_".startswith(f"{other}_") for other in OPERATIONS)
 
 
 def _schedules(kernel: Scheduled, given: dict[str, Any], target: str) -> list[int]:
