@@ -18,7 +18,7 @@ from triton import Config
 from .launch import accumulator, as_triton, empty, scheduled, wide
 
 MOST_CHANNELS = 64  # of a program
-SCHEDULES = [Config({"TILE": tile}, num_warps=warps) for tile, warps in ((512, 2), (1024, 4), (2048, 4), (4096, 8))]
+SCHEDULES = [Config({"TILE": tile}, num_warps=warps) for tile, warps in ((512, 1), (1024, 2), (2048, 4), (4096, 8))]
 
 
 def maxpool2d(x, *, window, stride=(1, 1)):
@@ -82,7 +82,7 @@ def _pool(
     tile = x + (rows[:, None] + (c * stride_xc)[None, :])
     best = tl.load(tile, mask=inside, other=0.0)
     chosen = tl.where(best == best, 0, -1)
-    for tap in tl.range(1, kH * kW, loop_unroll_factor=4):
+    for tap in tl.range(1, kH * kW, loop_unroll_factor=2):
         offset = tl.zeros((), INDEX) + tap
         value = tl.load(tile + (offset // kW * stride_xh + offset % kW * stride_xw), mask=inside, other=0.0)
         is_nan = value != value
@@ -106,7 +106,7 @@ def _unpool(
     image, h, v, pixels, c, inside = _tile(P, C, H, W, BLOCK_M, BLOCK_C, INDEX)
     total = tl.full((BLOCK_M, BLOCK_C), 0.0, ACC)
     across = tl.cdiv(kW, stride_w)
-    for number in tl.range(0, tl.cdiv(kH, stride_h) * across, loop_unroll_factor=4):
+    for number in tl.range(0, tl.cdiv(kH, stride_h) * across, loop_unroll_factor=2):
         i, j = h // stride_h - number // across, v // stride_w - number % across  # the window, the last one first
         r, s = h - i * stride_h, v - j * stride_w  # the tap that the pixel is in it
         window = (i >= 0) & (i < oH) & (r < kH) & (j >= 0) & (j < oW) & (s < kW)
