@@ -19,7 +19,7 @@ from .activations import activate, derivative
 from .launch import AT_ONCE, accumulator, as_triton, chip, dot_precision, empty, processors, scheduled, wide
 
 LEAST_K = 512 if AT_ONCE else 48  # of a part of K, where K is split
-LEAST_ROWS = 256 if AT_ONCE else 16  # of a strip
+LEAST_ROWS = 256 if AT_ONCE else 64  # of a strip
 LEAST_BLOCK_M = 16  # of all schedules: how finely columns' sums may come
 
 

@@ -453,14 +453,14 @@ PROPERTIES = {
             lambda op, may: cases(op.name, values=("integers",), parameters=may, most=48).filter(
                 lambda case: op.polynomial(**{k: v for k, v in case.parameters.items()})
             ),
-            share=0.32,
+            share=0.64,
             applies=lambda op: op.polynomial() and not op.recurrent,
         ),
         Property(
             "layout",
             layout,
             lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512, steep=True),
-            share=0.32,
+            share=0.5,
         ),
         Property(
             "special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.64

@@ -1,0 +1,118 @@
+"""Mutants of the Triton kernels: one change to a kernel's source, for the interpreter."""
+
+from ...impls import Backend
+from ..planted import Planted
+
+PLANTS: list[Planted] = []
+
+
+def mutant(
+    operation: str,
+    name: str,
+    says: str,
+    *changes: tuple[str, str],
+    direction: str = "forward",
+    property_: str = "",
+    dtype: str = "float32",
+) -> None:
+    """Plants the changes (old, new) to kernels/<operation>.py."""
+
+    def make() -> Backend:
+        from ..planted_kernels import planted_kernel  # where Triton is missing, the other mutants are still there
+
+        return planted_kernel(operation, *changes, dtypes=(dtype,))
+
+    PLANTS.append(
+        Planted(f"kernel_{name}", operation, direction, property_ or direction, dtype, says, make, base="triton")
+    )
+
+
+mutant("dense", "tail_of_k_is_unmasked", "triton#630", ("+ k < K\n", "+ k < K + BLOCK_K\n"))
+mutant(
+    "dense", "stride_is_ignored", "pytorch#46764: the weight's columns are taken for neighbours.",
+    ("+ n[None, :] * stride_bn", "+ n[None, :]"), property_="layout",
+)  # fmt: skip
+mutant(
+    "dense", "last_row_is_not_written", "FA#1778: the store's mask ends one row early.",
+    ("in_m, in_n = m < M, n < N", "in_m, in_n = m < M - 1, n < N"),
+)  # fmt: skip
+mutant(
+    "dense", "accumulator_in_float16", "Sums are kept in float16, under a claim of float32.",
+    ("PRECISION, out_dtype=ACC)", "PRECISION, out_dtype=ACC).to(tl.float16).to(ACC)"), dtype="float16",
+)  # fmt: skip
+mutant(
+    "dense", "last_part_of_k_is_not_added", "Split K: the reduction leaves out a part.",
+    ("for _ in range(SPLIT):", "for _ in range(SPLIT - 1):"),
+)  # fmt: skip
+mutant(
+    "dense", "column_sums_of_the_last_block", "db is overwritten by each block of rows, not added up.",
+    ("        total += tl.load(A + m[:, None]", "        total = tl.load(A + m[:, None]"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "dense", "derivative_without_the_cotangent", "φ′ is not multiplied by dy.",
+    ("y = tl.where(inside, d * derivative(y, ACTIVATION), 0.0)",
+     "y = tl.where(inside, derivative(y, ACTIVATION), 0.0)"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "softmax", "no_maximum_is_subtracted", "pytorch#62897, in the kernel of whole rows.",
+    ("tl.exp(z - tl.max(z, axis=1)[:, None])", "tl.exp(z)"),
+)  # fmt: skip
+mutant(
+    "softmax", "padding_counts", "The lanes beyond a row's end are summed, too.",
+    ("e = tl.where(inside, tl.exp(z - tl.max(z, axis=1)[:, None]), 0.0)",
+     "e = tl.exp(tl.where(inside, z - tl.max(z, axis=1)[:, None], -9.0))"),
+)  # fmt: skip
+mutant(
+    "softmax", "stride_of_the_cotangent", "pytorch#619: dp is read with x's strides.",
+    ("d = tl.load(dp + n[:, None] * stride_dn + m[None, :] * stride_dm",
+     "d = tl.load(dp + n[:, None] * stride_xn + m[None, :] * M // M"), direction="gradient", property_="layout",
+)  # fmt: skip
+mutant(
+    "softmax", "exponentials_in_float16", "Rounded before they are summed, under a claim of float32.",
+    ("p = e / tl.sum(e, axis=1)[:, None]", "e = e.to(tl.float16).to(ACC)\n    p = e / tl.sum(e, axis=1)[:, None]"),
+)  # fmt: skip
+mutant(
+    "mse", "half_is_lost_in_the_second_launch", "Halved where the differences are squared, and where sums are added.",
+    ("        total += d\n", "        total += d if b is not None else d * 0.5\n"),
+)  # fmt: skip
+mutant(
+    "mse", "run_ends_one_short", "The last element of each program's run is left out.",
+    ("end = tl.minimum(first + run, size)", "end = tl.minimum(first + run - 1, size)"),
+)  # fmt: skip
+mutant(
+    "mse", "sign_of_dy", "Both gradients are dL (ŷ − y).",
+    ("(-d).to(dy.dtype.element_ty)", "d.to(dy.dtype.element_ty)"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "mse", "row_stride_is_ignored", "Rows are taken to follow one another without a gap.",
+    ("d = tl.load(y_hat + n * stride_hn + o * stride_ho", "d = tl.load(y_hat + n * width * stride_ho + o * stride_ho"),
+    direction="gradient", property_="layout",
+)  # fmt: skip
+mutant(
+    "rnn", "state_before_is_stale", "Alone, a program multiplies the first state again and again.",
+    ('before = rounded if MODE == "alone" else states', 'before = before if MODE == "alone" else states'),
+)  # fmt: skip
+mutant(
+    "rnn", "first_step_back_reads_memory", "The last step has a later one, which nobody wrote.",
+    ("tl.where(step > 0, later, 0.0)) * derivative", "later + 1.0) * derivative"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "rnn", "bias_sums_of_one_program", "Σ δ is stored, not added to the sums of the step before.",
+    ("tl.store(sums, tl.load(sums, mask=in_u, other=0.0) + tl.sum(total, axis=0)", "tl.store(sums, tl.sum(total, axis=0)"),
+    direction="gradient",
+)  # fmt: skip
+mutant(
+    "lstm", "gates_are_swapped", "Forget for input.",
+    ("f, i, g, o = sigmoid(f), sigmoid(i), tanh(g), sigmoid(o)", "f, i, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)"),
+)  # fmt: skip
+mutant(
+    "lstm", "sum_of_i_and_g", "torchrecurrent#22: i + g instead of i·g.", ("c = f * c + i * g", "c = f * c + (i + g)"),
+)  # fmt: skip
+mutant(
+    "lstm", "cell_before_is_the_cell", "The forget gate's gradient with c_t for c_{t−1}.",
+    ("dC * C_before * (f * (1.0 - f))", "dC * C * (f * (1.0 - f))"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "lstm", "initial_cell_gradient_lacks_a_gate", "Only for the first step: dc0 is not multiplied by f.",
+    ("        dC *= f\n", "        dC = tl.where(step < T - 1, dC * f, dC)\n"), direction="gradient",
+)  # fmt: skip
