@@ -18,6 +18,9 @@ class Operation:
     derive(sizes, **parameters) raises ValueError where parameters or sizes are not allowed and returns the sizes of
     the outputs that the arrays do not have (oH, oW).
 
+    vjp(*arrays, *cotangents, **parameters) returns a gradient for each array. Of every operation, with J the derivative of
+    its function, u a direction and v the cotangents: finite_difference  ⟨v, J u⟩ = ⟨vjp(v), u⟩.
+
     polynomial(**parameters) tells whether rationals suffice to evaluate the operation (products, sums, maxima).
     """
 
