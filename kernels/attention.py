@@ -17,13 +17,13 @@ from .attention_backward import differentiate
 from .launch import accumulator, empty, scheduled
 from .scores import KEY, arguments, may_attend, schedules, suits
 
-TILES = {  # (bytes of a number, the larger of D and E, padded): (BLOCK_M, BLOCK_N, warps, stages)
-    (2, 64): ((16, 64, 4, 3), (64, 32, 4, 3), (128, 64, 4, 3), (128, 128, 8, 3)),
-    (2, 128): ((16, 64, 4, 3), (64, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2)),
-    (2, 256): ((16, 32, 4, 2), (64, 32, 4, 2), (128, 32, 8, 2)),
-    (4, 64): ((16, 16, 4, 2), (32, 32, 4, 2), (64, 32, 4, 2)),
-    (4, 128): ((16, 16, 4, 2), (32, 32, 4, 2)),
-    (4, 256): ((16, 16, 4, 2), (32, 16, 8, 2)),
+TILES = {  # (bytes of a number, larger of D and E, padded): (BLOCK_M, BLOCK_N, warps, stages) everywhere, on large chips
+    (2, 64): ([(16, 64, 4, 2), (64, 32, 4, 3)], [(128, 64, 4, 3), (128, 128, 8, 3)]),
+    (2, 128): ([(16, 64, 4, 2), (64, 32, 4, 3)], [(64, 64, 4, 3), (128, 64, 8, 3)]),
+    (2, 256): ([(16, 32, 4, 2)], [(64, 32, 4, 2)]),
+    (4, 64): ([(16, 16, 4, 2), (32, 32, 4, 2)], []),
+    (4, 128): ([(16, 16, 4, 2)], []),
+    (4, 256): ([(16, 16, 4, 2)], []),
 }
 
 

@@ -8,7 +8,9 @@ import triton
 import triton.language as tl
 from triton import Config
 
-from .launch import AT_ONCE, accumulator, as_triton, dot_precision, wide
+from .launch import AT_ONCE, accumulator, as_triton, chip, dot_precision, wide
+
+OPERANDS_IN_SHARED_MEMORY = 200 * 1024  # so much of it have the chips whose products read it, and leave registers free
 
 
 def arguments(q, k, v, mask, causal, **others):
@@ -31,6 +33,7 @@ def arguments(q, k, v, mask, causal, **others):
 
 
 def padded(width):
+    """A width that tiles may have."""
     return max(16, triton.next_power_of_2(width))
 
 
@@ -38,19 +41,20 @@ def schedules(tiles):
     """All that the table has, once each."""
     return [
         Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=stages)
-        for m, n, warps, stages in dict.fromkeys(tile for row in tiles.values() for tile in row)
+        for m, n, warps, stages in dict.fromkeys(tile for row in tiles.values() for part in row for tile in part)
     ]
 
 
 def suits(tiles):
-    """Whether a schedule is in the table's row for a launch; where programs run one by one, every schedule may."""
+    """Whether a schedule is the table's for a launch, on this chip; where programs run one by one, every schedule is."""
 
     def suit(config, given):
         if not AT_ONCE:
             return True
         size, width = min(4, given["q"].element_size()), max(64, given["BLOCK_D"], given["BLOCK_E"])
+        everywhere, large = tiles.get((size, width), ([], []))  # wider heads have none
         tile = config.kwargs["BLOCK_M"], config.kwargs["BLOCK_N"], config.num_warps, config.num_stages
-        return tile in tiles[size, width]
+        return tile in everywhere or (tile in large and chip().shared_memory >= OPERANDS_IN_SHARED_MEMORY)
 
     return suit
 

@@ -32,7 +32,7 @@ RAGGED = {
         "B=1 H=2 M=150 S=150 D=40 E=24 causal=True",
         "B=2 H=2 M=70 S=133 D=17 E=33 mask=empty_rows:1:H",
     ),
-    "multihead_attention": ("B=2 M=37 S=70 F=34 h=2 d_k=17 d_v=9 mask=random:B:1",),
+    "multihead_attention": ("B=2 M=37 S=70 F=34 h=2 d_k=17 d_v=9",),
 }
 """Sizes that no tile divides, mostly of more than one tile; a long row where one tile or loop would otherwise do."""
 

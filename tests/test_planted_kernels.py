@@ -121,8 +121,8 @@ BUGS = [
         reason="of the tensor passed as `taps`",
         lane="sanitizer",
     ),
-    Bug("mask_broadcast_ignored", "attention", "forward", ((".expand(B, H, M, S)", ""),)),
-    Bug("tail_of_keys_unmasked", "attention", "forward", (("may = n < S", "may = n >= 0"),)),
+    Bug("mask_broadcast_ignored", "attention", "forward", ((".expand(B, H, M, S)", ""),), file="scores"),
+    Bug("tail_of_keys_unmasked", "attention", "forward", (("may = n < S", "may = n >= 0"),), file="scores"),
     Bug("masked_row_gives_mean_of_v", "attention", "forward", (('where(may, s, -float("inf"))', "where(may, s, -1e30)"),)),
     Bug(
         "rescale_dropped_for_the_last_blocks",
@@ -160,6 +160,7 @@ BUGS = [
         (("n * stride_s, mask=(m < M) & (n < S), other=0)", "n * stride_s)"),),
         reason="past the end of the tensor passed as `mask`",
         lane="sanitizer",
+        file="scores",
     ),
 ]  # fmt: skip
 
