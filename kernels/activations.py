@@ -1,10 +1,11 @@
 """The activation functions and their derivatives, as kernels compute them, in float32 or float64."""
 
-import triton
 import triton.language as tl
 
+from .launch import inlined
 
-@triton.jit
+
+@inlined
 def tanh(z):
     """tanh z = z + z³ R(z²) for |z| < 5/8, where 1 − 2/(e²ᶻ + 1) would cancel (Cephes, tanhf.c and tanh.c)."""
     z2 = z * z
@@ -19,13 +20,13 @@ def tanh(z):
     return tl.where(tl.abs(z) < 0.625, near, tl.where(z < 0.0, -far, far))
 
 
-@triton.jit
+@inlined
 def sigmoid(z):
     """1 / (1 + e⁻ᶻ)"""
     return 1.0 / (1.0 + tl.exp(-z))
 
 
-@triton.jit
+@inlined
 def activate(z, ACTIVATION: tl.constexpr):
     """φ(z). NaN stays NaN."""
     if ACTIVATION == "relu":
@@ -37,7 +38,7 @@ def activate(z, ACTIVATION: tl.constexpr):
     return z
 
 
-@triton.jit
+@inlined
 def derivative(y, ACTIVATION: tl.constexpr):
     """φ′(z) from y = φ(z); that of ReLU at 0 is 0."""
     if ACTIVATION == "relu":

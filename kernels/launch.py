@@ -99,6 +99,12 @@ def scheduled(
     return lambda fn: Scheduled(fn, configs, key, suits)
 
 
+def inlined(fn: Any) -> Any:
+    """Decorates a function that kernels call: triton.jit. Triton's interpreter runs a plain function as well, and faster:
+    at each call of a jitted one it patches the language anew, which takes about a millisecond."""
+    return fn if LANE == "interpreter" else triton.jit(fn)
+
+
 @contextmanager
 def forced(kernel: Scheduled, config: triton.Config) -> Iterator[None]:
     """Within, the kernel runs with this schedule."""

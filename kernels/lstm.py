@@ -1,4 +1,20 @@
-"""x"""
+"""Long short-term memory f, i, o = σ(W [h, x] + b), g = tanh(W [h, x] + b), C = f ⊙ C + i ⊙ g, h = o ⊙ tanh C; its gradient.
+
+The gates' weights are laid together, rows of f, i, g, o; their product with x_t, and the weights' gradients, are
+products over all steps at once, of dense.py. In between one kernel per direction walks over time; a program has BLOCK_N
+rows of the batch × BLOCK_U units of h and C, with the four gates of each (recurrence.py says how many).
+
+_forward   A step adds W_h h_{t−1} to a tile of W_x x_t + b, [BLOCK_N, 4 BLOCK_U], takes the gates apart and writes h_t.
+           C stays in registers; for the gradient C and the gates are written, too, in float32. Bytes of a step:
+           N·H · (16 + size + 4, and 16 more for the gradient).
+_backward  A step, from the last on, writes δ_t of the gates' arguments and adds it to the sum over rows and steps, which
+           stays in registers, as dC does; at the end each row of tiles has written its own to `sums`.
+           Bytes of a step: N·H · (5 size + 20).
+Besides, each of the H / BLOCK_U programs of a row of tiles reads the whole state before, from L2: h of N·H, or δ of
+4 N·H, · size bytes; and streamed each of the N / BLOCK_N of a column its part of the 4 H² · size of W_h.
+Flops of a step: 8·N·H². Masks guard rows beyond N and units beyond H; those units' δ is 0 where a program is alone, so
+that the product with their weights, 0, is not NaN. Accumulator: float32 (float64 of float64).
+"""
 
 import torch
 import triton
@@ -7,8 +23,8 @@ from triton import Config
 
 from .activations import sigmoid, tanh
 from .dense import column_sums, linear
-from .launch import accumulator, empty, scheduled, wide
-from .recurrence import arrive, divide, product, resident, wait, walk
+from .launch import accumulator, empty, inlined, scheduled, wide
+from .recurrence import LINE, arrive, divide, product, resident, wait, walk
 
 
 def lstm(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o):
@@ -76,7 +92,7 @@ def _forward(
         n, u, m, k = n.to(tl.int64), u.to(tl.int64), m.to(tl.int64), k.to(tl.int64)
     tile, tile_gates = n[:, None] * H + u[None, :], n[:, None] * (4 * H) + m[None, :]
     if arrived is not None:
-        arrived += tl.program_id(1) * 32
+        arrived += tl.program_id(1) * LINE
 
     gates += first.to(tl.int64) * stride_gt
     states += first.to(tl.int64) * stride_st
@@ -90,24 +106,9 @@ def _forward(
         if arrived is not None:
             wait(arrived, step * tl.num_programs(0))
         z += product(
-            before,
-            n * H,
-            in_n,
-            tiles,
-            W,
-            columns,
-            in_m,
-            k,
-            H,
-            stride_wk,
-            ACC,
-            PRECISION,
-            MODE,
-            PARTS,
-            CHUNKS,
-            WHOLE,
-            BLOCK_K,
-        )
+            before, n * H, in_n, tiles, W, columns, in_m, k, H, stride_wk,
+            ACC, PRECISION, MODE, PARTS, CHUNKS, WHOLE, BLOCK_K,
+        )  # fmt: skip
         f, i, g, o = _apart(z, BLOCK_N, BLOCK_U)
         f, i, g, o = sigmoid(f), sigmoid(i), tanh(g), sigmoid(o)
         c = f * c + i * g
@@ -146,7 +147,7 @@ def _backward(
         n, u, m, k = n.to(tl.int64), u.to(tl.int64), m.to(tl.int64), k.to(tl.int64)
     tile, tile_gates = n[:, None] * H + u[None, :], n[:, None] * (4 * H) + m[None, :]
     if arrived is not None:
-        arrived += tl.program_id(1) * 32
+        arrived += tl.program_id(1) * LINE
 
     t = (T - 1 - first).to(tl.int64)
     dh += t * stride_dt
@@ -170,17 +171,14 @@ def _backward(
             before, n * (4 * H), in_n & (step > 0), tiles, W, columns, in_u, k, 4 * H, stride_wm,
             ACC, PRECISION, MODE, PARTS, CHUNKS, WHOLE, BLOCK_K,
         )  # fmt: skip
-        d += tl.where(step > 0, later, 0.0)
+        d += tl.where(step > 0, later, 0.0)  # before the first step stands no 0, but W, which may be NaN, times 0
         tanh_C = tanh(C)
         dC += d * o * (1.0 - tanh_C * tanh_C)
         delta = _together(
-            dC * C_before * (f * (1.0 - f)),
-            dC * g * (i * (1.0 - i)),
-            dC * i * (1.0 - g * g),
-            d * tanh_C * (o * (1.0 - o)),
-            BLOCK_N,
-            BLOCK_U,
-        )
+            dC * C_before * (f * (1.0 - f)), dC * g * (i * (1.0 - i)), dC * i * (1.0 - g * g),
+            d * tanh_C * (o * (1.0 - o)), BLOCK_N, BLOCK_U,
+        )  # fmt: skip
+        delta = tl.where(in_gates, delta, 0.0)
         rounded = delta.to(deltas.dtype.element_ty)
         tl.store(deltas + tile_gates, rounded, mask=in_gates)
         if arrived is not None:
@@ -189,7 +187,7 @@ def _backward(
             before = rounded
         else:
             before -= stride_gt
-        total += tl.where(in_gates, delta, 0.0)
+        total += delta
         dC *= f
         C = C_before
         dh -= stride_dt
@@ -200,7 +198,7 @@ def _backward(
     tl.store(sums, tl.load(sums, mask=in_m, other=0.0) + tl.sum(total, axis=0), mask=in_m)
 
 
-@triton.jit
+@inlined
 def _rows_of_gates(H, BLOCK_U: tl.constexpr):
     """The rows of W that a program's units have, gate after gate, and which of them there are."""
     column = tl.arange(0, 4 * BLOCK_U)
@@ -208,7 +206,7 @@ def _rows_of_gates(H, BLOCK_U: tl.constexpr):
     return column // BLOCK_U * H + u, u < H
 
 
-@triton.jit
+@inlined
 def _apart(z, BLOCK_N: tl.constexpr, BLOCK_U: tl.constexpr):
     """[BLOCK_N, 4·BLOCK_U], gate after gate → f, i, g, o."""
     fg, io = tl.split(tl.permute(tl.reshape(z, (BLOCK_N, 2, 2, BLOCK_U)), (0, 3, 1, 2)))
@@ -217,7 +215,7 @@ def _apart(z, BLOCK_N: tl.constexpr, BLOCK_U: tl.constexpr):
     return f, i, g, o
 
 
-@triton.jit
+@inlined
 def _together(f, i, g, o, BLOCK_N: tl.constexpr, BLOCK_U: tl.constexpr):
     """The inverse of _apart."""
     z = tl.join(tl.join(f, g), tl.join(i, o))

@@ -11,6 +11,7 @@ streamed   What is too large for that is one launch per step, and reads its slic
            Such launches are many and short: record them in a CUDA graph.
 
 The barrier, `arrive` and `wait`, is all that only a GPU can execute: without `arrived` the same code runs step by step.
+Kernels that walk have one schedule: to try out others they would have to walk again, over what they have changed.
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +20,12 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import AT_ONCE, Scheduled, accumulator, as_triton, chip, dot_precision, processors
+from .launch import AT_ONCE, Scheduled, accumulator, as_triton, chip, dot_precision, inlined, processors
 
 MOST_UNITS = 128 if AT_ONCE else 16  # of a program that is alone
 MOST_K = 1024 if AT_ONCE else 32  # of the state, multiplied at once
-LINE = 32  # counters apart, so that each has a cache line
+MEMORY = 10240  # there, bytes that stand for a program's shared memory
+LINE = tl.constexpr(32)  # counters apart, so that each has a cache line
 
 
 class Division(NamedTuple):
@@ -42,6 +44,7 @@ class Division(NamedTuple):
 def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Division:
     """For steps that multiply a state [N, inputs·H] by weights [inputs·H, outputs·H]."""
     K, size, gates = inputs * H, dtype.itemsize, inputs * outputs
+    limit = chip().shared_memory if AT_ONCE else MEMORY
 
     def division(mode, rows, units, k, parts=1):
         width = parts * k
@@ -55,7 +58,7 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
 
     units = max(16, triton.next_power_of_2(H))
     alone = division("alone", 16, units, inputs * units)
-    if units <= MOST_UNITS and alone.memory <= chip().shared_memory:
+    if units <= MOST_UNITS and (alone.memory <= limit or not AT_ONCE):
         return alone
     if size < 4 or dot_precision() == "tf32" or not AT_ONCE:  # other products would not fit into registers
         width = max(16, min(MOST_K, triton.next_power_of_2(K)))
@@ -66,11 +69,11 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
             for units in (4, 8, 16, 32, 64)
             if outputs * units >= 16 and rows * gates * units <= (2048 if inputs == 1 else 1024)
         ]
-        resident = [d for d in resident if d.memory <= chip().shared_memory and d.programs <= processors()]
+        resident = [d for d in resident if d.memory <= limit and d.programs <= processors()]
         if resident:
             return max(resident, key=lambda d: (d.programs, d.constants["BLOCK_U"]))
     streamed = [
-        division("streamed", rows, columns // gates, k if AT_ONCE else 16)
+        division("streamed", rows, columns // gates, k if AT_ONCE else 32)
         for rows, columns, k in ((64, 128, 64), (32, 64, 64), (16, 64, 128), (16, 32, 128), (16, 16, 128))
         if rows <= max(16, triton.next_power_of_2(N)) and outputs * columns >= 16 * gates
     ]
@@ -87,26 +90,29 @@ def walk(kernel: Scheduled, division: Division, T: int, like: torch.Tensor, /, *
     elif division.grid[0] == 1:
         launch(**arguments, arrived=None, first=0, steps=T)
     else:
-        arrived = torch.zeros((division.grid[1], LINE), dtype=torch.int32, device=like.device)
+        arrived = torch.zeros((division.grid[1], LINE.value), dtype=torch.int32, device=like.device)
         launch(**arguments, arrived=arrived, first=0, steps=T, launch_cooperative_grid=True)
 
 
-@triton.jit
+@inlined
 def arrive(arrived):
-    """This program's stores of a step are done, and seen by whoever has waited for it."""
+    """This program's stores of a step are done, and seen by whoever has waited for it.
+
+    One thread adds, with release semantics, which cover the others' stores only if those come before a barrier.
+    """
     tl.debug_barrier()
     tl.atomic_add(arrived, 1, sem="release")
 
 
-@triton.jit
+@inlined
 def wait(arrived, count):
-    """Until so many have arrived."""
+    """Until so many programs have arrived, over all steps. One thread asks; the barrier holds back the others' loads."""
     while tl.atomic_add(arrived, 0, sem="acquire") < count:
         pass
     tl.debug_barrier()
 
 
-@triton.jit
+@inlined
 def resident(
     weights, columns, in_columns, k, K, stride_k,
     MODE: tl.constexpr, PARTS: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -131,7 +137,7 @@ def resident(
     return tiles
 
 
-@triton.jit
+@inlined
 def product(
     before, rows, in_rows, tiles, weights, columns, in_columns, k, K, stride_k,
     ACC: tl.constexpr, PRECISION: tl.constexpr, MODE: tl.constexpr,
@@ -148,7 +154,8 @@ def product(
             inside = in_rows[None, :, None]
             if not WHOLE:
                 inside &= (chunk * PARTS * BLOCK_K + row < K)[:, None, :]
-            state = tl.load(before + offsets, mask=inside, other=0.0)
+            # other processors have written it during this launch, so it is read from L2, past what L1 may still hold
+            state = tl.load(before + offsets, mask=inside, other=0.0, cache_modifier=".cg")
             z = tl.dot(state, tiles[chunk], z, input_precision=PRECISION, out_dtype=ACC)
             before += PARTS * BLOCK_K
         return tl.sum(z, axis=0)

@@ -1,6 +1,17 @@
 """Recurrent network h_t = φ(W_hh h_{t−1} + W_xh x_t + b_h), y_t = φ(W_yh h_t + b_y), and its gradient.
 
-_forward   One program
+W_xh x_t + b_h, y and the weights' gradients are products over all steps at once, of dense.py. In between one kernel per
+direction walks over time; a program has BLOCK_N rows of the batch × BLOCK_U units (recurrence.py says how many).
+
+_forward   A step adds W_hh h_{t−1} to a tile of W_xh x_t + b_h, applies φ and writes h_t; for the gradient it leaves h_t
+           there as well, before it is rounded. Bytes of a step: N·H · (size + 4, and 4 more where h_t is left).
+_backward  A step, from the last on, writes δ_t = (dh_t + W_yhᵀ δʸ_t + W_hhᵀ δ_{t+1}) ⊙ φ′ and adds it to the sum over
+           rows and steps, which stays in registers; at the end each row of tiles has written its own to `sums`.
+           Bytes of a step: N·H · (2 size + 8).
+Besides, each of the H / BLOCK_U programs of a row of tiles reads the N·H · size bytes of the state before, from L2, and
+streamed each of the N / BLOCK_N of a column its part of the H² · size of W_hh. Flops of a step: 2·N·H².
+Masks guard rows beyond N and units beyond H; those units are 0 where a program is alone, so that the product with their
+weights, 0, is not NaN. Accumulator: float32 (float64 of float64).
 """
 
 import torch
@@ -101,7 +112,7 @@ def _forward(
             before, n * H, in_n, weights, W, columns, in_u, k, H, stride_wk,
             ACC, PRECISION, MODE, PARTS, CHUNKS, WHOLE, BLOCK_K,
         )  # fmt: skip
-        h = activate(a, ACTIVATION)
+        h = tl.where(in_u[None, :], activate(a, ACTIVATION), 0.0)
         rounded = h.to(states.dtype.element_ty)
         states += stride_t
         tl.store(states + tile, rounded, mask=inside)
@@ -153,13 +164,14 @@ def _backward(
             before, n * H, in_n & (step > 0), weights, W, columns, in_u, k, H, stride_wm,
             ACC, PRECISION, MODE, PARTS, CHUNKS, WHOLE, BLOCK_K,
         )  # fmt: skip
-        delta = (d + tl.where(step > 0, later, 0.0)) * derivative(h, ACTIVATION)
+        d += tl.where(step > 0, later, 0.0)  # before the first step stands no 0, but W_hh, which may be NaN, times 0
+        delta = tl.where(inside, d * derivative(h, ACTIVATION), 0.0)
         rounded = delta.to(deltas.dtype.element_ty)
         tl.store(deltas + tile, rounded, mask=inside)
         if arrived is not None:
             arrive(arrived)
         before = rounded if MODE == "alone" else deltas
-        total += tl.where(inside, delta, 0.0)
+        total += delta
         dh -= stride_dt
         through_y -= stride_t
         hidden -= stride_t

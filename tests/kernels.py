@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from triton import Config
@@ -26,8 +27,12 @@ RAGGED = {
         "N=3 H=9 W=9 C=3 kH=3 kW=3 O=9 stride=2x1 dilation=2x1",
     ),
     "maxpool2d": ("N=2 H=17 W=15 C=19 window=3x2 stride=2x1", "N=1 H=15 W=14 C=70 window=12x11 stride=3x3"),
-    "rnn": ("T=3 N=18 I=21 H=37 O=19 activation=tanh", "T=4 N=5 I=9 H=16 O=17 activation=relu"),
-    "lstm": ("T=3 N=18 I=21 H=37", "T=4 N=5 I=9 H=16"),
+    "rnn": (
+        "T=3 N=18 I=21 H=70 O=19 activation=tanh",
+        "T=3 N=5 I=9 H=17 O=17 activation=relu",
+        "T=4 N=5 I=9 H=15 O=3 activation=sigmoid",
+    ),
+    "lstm": ("T=3 N=18 I=21 H=37", "T=3 N=5 I=9 H=17", "T=4 N=5 I=9 H=15"),
     "attention": (
         "B=1 H=2 M=150 S=150 D=40 E=24 causal=True",
         "B=2 H=2 M=70 S=133 D=17 E=33 mask=empty_rows:1:H",
@@ -97,22 +102,27 @@ def _call(op: str, property_: str, case: str, dtype: str) -> tuple[np.ndarray, .
     return backend.backward(op, drawn.arrays, drawn.cotangents, drawn.parameters)
 
 
-@cache
-def _launched(op: str, property_: str, case: str, dtype: str) -> dict[str, set[int]]:
-    """The kernels, and the numbers of the schedules that are for these launches of theirs."""
-    seen: dict[str, set[int]] = {}
+def recorded(op: str, property_: str, case: str, dtype: str) -> list[tuple[str, dict[str, Any]]]:
+    """The kernels that a case launches, and their arguments; none runs."""
+    seen: list[tuple[str, dict[str, Any]]] = []
     names = {id(kernel): name for name, kernel in every_kernel().items()}
-
-    def record(kernel, given, grid):
-        suited = {kernel.configs.index(config) for config in kernel.schedules(given)}
-        seen[names[id(kernel)]] = seen.get(names[id(kernel)], suited) & suited
-
-    Scheduled.recorder = record
+    Scheduled.recorder = lambda kernel, given, grid: seen.append((names[id(kernel)], given))
     try:
         _call(op, property_, case, dtype)
     finally:
         Scheduled.recorder = None
     return seen
+
+
+@cache
+def _launched(op: str, property_: str, case: str, dtype: str) -> dict[str, set[int]]:
+    """The kernels, and the numbers of the schedules that are for all these launches of theirs."""
+    found: dict[str, set[int]] = {}
+    for name, given in recorded(op, property_, case, dtype):
+        kernel = every_kernel()[name]
+        suited = {kernel.configs.index(config) for config in kernel.suited(given)}
+        found[name] = found.get(name, suited) & suited
+    return found
 
 
 @cache

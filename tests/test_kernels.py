@@ -4,6 +4,7 @@ Without a GPU that is Triton's interpreter; `python -m ttsem.sanitize pytest …
 instead, and stops at accesses out of bounds and at races; on a GPU the compiled kernels run.
 """
 
+import itertools
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from opspec import kernels
 from opspec.impls import load
 from opspec.kernels import LANE
-from opspec.tests.kernels import RAGGED, Launch, config_of, every_kernel, judge, judge_call, launches
+from opspec.tests.kernels import RAGGED, Launch, config_of, every_kernel, judge, judge_call, launches, recorded
 
 pytestmark = pytest.mark.skipif(LANE == "codegen", reason="TRITON_INTERPRET=0 without a GPU: nothing runs")
 DTYPES = {"sanitizer": ["bfloat16"], "gpu": ["bfloat16", "float16", "float32"]}.get(LANE, ["float32"])
@@ -27,6 +28,19 @@ def test_schedule(launch: Launch, dtype: str, record_property):
 
 def test_every_kernel_is_launched():
     assert {launch.values[0].kernel for launch in ALL} == set(every_kernel())
+
+
+@pytest.mark.skipif(LANE == "gpu", reason="its limits are higher: what its modes need is not ragged, but large")
+@pytest.mark.parametrize("op", ["rnn", "lstm"])
+def test_every_mode_of_a_walk_is_launched(op):
+    for property_, walks in (("forward", [f"{op}._forward"]), ("gradient", [f"{op}._forward", f"{op}._backward"])):
+        seen = {
+            (kernel, given["MODE"])
+            for case in RAGGED[op]
+            for kernel, given in recorded(op, property_, case, DTYPES[0])
+            if kernel in walks
+        }
+        assert seen == set(itertools.product(walks, ["alone", "resident", "streamed"]))
 
 
 @pytest.mark.parametrize("property_", ["forward", "gradient"])
