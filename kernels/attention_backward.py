@@ -88,8 +88,9 @@ def _of_keys(
     begin = first // BLOCK_M * BLOCK_M if CAUSAL else 0
     free = tl.minimum(M, (first + BLOCK_N + BLOCK_M - 2) // BLOCK_M * BLOCK_M) if CAUSAL and mask is None else M
     if CAUSAL:
-        q += begin.to(tl.int64) * stride_q_m
-        dy += begin.to(tl.int64) * stride_dy_m
+        blocks = (first // BLOCK_M).to(tl.int64)
+        q += blocks * step * stride_q_m
+        dy += blocks * step * stride_dy_m
     for FREE in tl.static_range(0 if CAUSAL or mask is not None else 1, 2 if mask is None else 1):
         for start in range((free if CAUSAL else 0) if FREE else begin, M if FREE else free, BLOCK_M):
             in_m = start + m < M
