@@ -1,18 +1,20 @@
 """Convolution, channels last, and its gradient: matrix products whose left operand is gathered from the image.
 
-Their inner dimension, or rows, are the taps of the window times the channels: blocks of the channels of one tap after
-the other, or, where channels are few, taps and channels numbered through (FLAT), so that a block is full all the same.
+What they sum over, or the rows of ∂L/∂w, are taps of the window × channels: a block of channels of one tap after the
+other or, where channels are few, both numbered through (FLAT), so that blocks are full all the same.
 
 _convolve  One program computes BLOCK_M pixels × BLOCK_N channels of y, walking over taps and channels; programs that run
-           together share their pixels in L2. It is ∂L/∂x, too, from dy and w with its channels exchanged: of the pixels
-           that lie `stride` apart, one phase, the same taps read all, again at equal distances, so that a phase is a
-           convolution of dy with these taps, at stride 1, from negative dilation; the phases are an axis of the grid.
-           With SPLIT > 1 programs walk over parts and write sums to a workspace, which column_sums adds.
-_weights   One program computes BLOCK_K rows (taps and channels) × BLOCK_N channels of ∂L/∂w, walking over a part of y's
-           pixels; parts are summed by column_sums, in a fixed order.
-Masks guard the image's edges (padding is what lies beyond them: it is never read) and the ragged edges of pixels and
-channels. Accumulator: float32 (float64 of float64). Bytes: (N·H·W·C + kH·kW·C·O + N·oH·oW·O) · size, if L2 keeps what
-windows share; flops: 2·N·oH·oW·kH·kW·C·O, each.
+           together share their pixels in L2. With SPLIT > 1, where tiles would leave most of a chip idle, each walks
+           over a part and writes its sums to a workspace, which column_sums adds in a fixed order.
+           It computes ∂L/∂x, too, gathering dy through w: at stride 1 that is a convolution of dy whose padding and
+           dilation are negative. At other strides, pixels that lie `stride` apart (a phase; an axis of the grid) are
+           read by the same taps, which lie equally far apart, so that the same holds for each phase and its taps alone:
+           no zeros are multiplied. A phase without taps is written, as zeros.
+_weights   One program computes BLOCK_K rows × BLOCK_N channels of ∂L/∂w, walking over a part of y's pixels in steps of
+           BLOCK_P; column_sums adds the parts.
+Masks guard the image's edges (padding is what lies beyond them: it is never read) and the ragged edges of pixels, taps
+and channels. Accumulator: float32 (float64 of float64). Bytes: (N·H·W·C + kH·kW·C·O + N·oH·oW·O) · size, if L2 keeps
+what windows share; flops: 2·N·oH·oW·kH·kW·C·O. Both hold for each of the three products.
 """
 
 from math import gcd
