@@ -38,6 +38,12 @@ def _schedules(rows):
     return [Config({rows: m, "BLOCK_N": n}, num_warps=warps, num_stages=stages) for m, n, warps, stages in tiles]
 
 
+def _suits(config, given):
+    """Tiles that channels fill more than half, or the narrowest: others are slow and spill. One by one, all may run."""
+    width, O = config.kwargs["BLOCK_N"], given["O"]
+    return not AT_ONCE or (width == 16 if O <= 16 else 16 < width < 2 * O)
+
+
 def conv2d(x, w, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
     """Σ w(k_H,k_W,k_C,o) · x(n_H·stride + k_H·dilation − padding, …, k_C): x [N,H,W,C], w [kH,kW,C,O] → [N,oH,oW,O]."""
     oH, oW = ((x.shape[1 + i] + 2 * padding[i] - dilation[i] * (w.shape[i] - 1) - 1) // stride[i] + 1 for i in range(2))
@@ -103,7 +109,7 @@ _SIZES = ["N", "P", "H", "W", "kH", "kW", "oH", "oW", "rows", "padding_h", "padd
 _SIZES += ["apart_h", "apart_w", "inverse_h", "inverse_w"]  # of which no address's alignment follows
 
 
-@scheduled(_schedules("BLOCK_M"), key=("N", "oH", "oW", "C", "kH", "kW", "O", "PHASES", "SPLIT"))
+@scheduled(_schedules("BLOCK_M"), key=("N", "oH", "oW", "C", "kH", "kW", "O", "PHASES", "SPLIT"), suits=_suits)
 @triton.jit(do_not_specialize=_SIZES)
 def _convolve(
     x, w, y, N, H, W, C, kH, kW, O, oH, oW, stride_xn, stride_xh, stride_xw, stride_xc,
@@ -161,7 +167,7 @@ def _convolve(
     tl.store(y + (y_rows[:, None] + n[None, :]), z.to(y.dtype.element_ty), mask=inside)
 
 
-@scheduled(_schedules("BLOCK_K"), key=("P", "C", "kH", "kW", "O"))
+@scheduled(_schedules("BLOCK_K"), key=("P", "C", "kH", "kW", "O"), suits=_suits)
 @triton.jit(do_not_specialize=_SIZES)
 def _weights(
     x, dy, dw, P, H, W, C, kH, kW, O, oH, oW, rows, stride_xn, stride_xh, stride_xw, stride_xc,
