@@ -45,10 +45,6 @@ mutant(
     ("for _ in range(SPLIT):", "for _ in range(SPLIT - 1):"),
 )  # fmt: skip
 mutant(
-    "dense", "column_sums_of_the_last_block", "db is overwritten by each block of rows, not added up.",
-    ("        total += tl.load(A + m[:, None]", "        total = tl.load(A + m[:, None]"), direction="gradient",
-)  # fmt: skip
-mutant(
     "dense", "derivative_without_the_cotangent", "φ′ is not multiplied by dy.",
     ("y = tl.where(inside, d * derivative(y, ACTIVATION), 0.0)",
      "y = tl.where(inside, derivative(y, ACTIVATION), 0.0)"), direction="gradient",
@@ -95,11 +91,6 @@ mutant(
 mutant(
     "rnn", "first_step_back_reads_memory", "The last step has a later one, which nobody wrote.",
     ("tl.where(step > 0, later, 0.0)) * derivative", "later + 1.0) * derivative"), direction="gradient",
-)  # fmt: skip
-mutant(
-    "rnn", "bias_sums_of_one_program", "Σ δ is stored, not added to the sums of the step before.",
-    ("tl.store(sums, tl.load(sums, mask=in_u, other=0.0) + tl.sum(total, axis=0)", "tl.store(sums, tl.sum(total, axis=0)"),
-    direction="gradient",
 )  # fmt: skip
 mutant(
     "lstm", "gates_are_swapped", "Forget for input.",
