@@ -224,7 +224,7 @@ def _windows(choose: Callable[..., Any], op: Operation, sizes: dict[str, int], m
 def _values(op: Operation, chosen: Mapping[str, Any], steep: bool) -> list[str]:
     """The distributions that say something of the operation, given its activation."""
     activation = chosen.get("activation")
-    without = DISCRETE if op.name == "mse" else OF_DIFFERENCES
+    without: tuple[str, ...] = DISCRETE if op.name == "mse" else OF_DIFFERENCES
     if activation != "tanh" and op.name != "lstm":
         without += OF_TANH
     if op.name == "multihead_attention":

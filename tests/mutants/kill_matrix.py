@@ -104,7 +104,7 @@ def _lines(kills: dict[int, dict[str, Kill]], seed: int, examples: int) -> Itera
     )
     yield ""
     yield (
-        "✗ refused · passed or proved nothing – does not apply. Seconds are to the first failure, on one core of a "
+        "✗: refused; ·: passed, or proved nothing; –: does not apply. Seconds are to the first failure, on one core of a "
         "machine that was busy; elements are those of the input arrays of the smallest case that still fails."
     )
     for op in OPERATIONS:
