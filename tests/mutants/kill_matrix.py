@@ -35,7 +35,10 @@ class Kill:
 
     @property
     def symbol(self) -> str:
-        return "✗" if self.verdict in KILLED else "·"
+        return "✗" if self.verdict in KILLED else "·" if self.verdict else "?"
+
+
+UNJUDGED = Kill("")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,16 +47,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, default=PROFILES["quick"], help="of each other property (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--minutes", type=float, help="begin nothing more after so many minutes")
     parser.add_argument("--output", type=Path, default=Path("docs/mutants.md"), help="the page (default: %(default)s)")
     options = parser.parse_args(arguments)
-    tasks = [(n, p, options.seed, options.examples) for n, mutant in enumerate(MUTANTS) for p in properties_of(mutant)]
+    entries = [(n, p) for n, mutant in enumerate(MUTANTS) for p in properties_of(mutant)]
+    entries.sort(key=lambda entry: entry[1] != MUTANTS[entry[0]].property)  # what each claims goes first
+    tasks = [(*entry, options.seed, options.examples) for entry in entries]
     kills: dict[int, dict[str, Kill]] = {n: {} for n in range(len(MUTANTS))}
     for (n, p, *_), kill in in_parallel(
-        judge_one, tasks, what="mutants × properties", total=len(tasks), workers=options.workers
+        judge_one,
+        tasks,
+        what="mutants × properties",
+        total=len(tasks),
+        workers=options.workers,
+        minutes=options.minutes,
     ):
         kills[n][p] = kill
     options.output.write_text(page(kills, options.seed, options.examples), encoding="utf-8")
-    survivors = [str(m) for n, m in enumerate(MUTANTS) if kills[n][m.property].verdict not in KILLED]
+    survivors = [str(m) for n, m in enumerate(MUTANTS) if _own(kills, n).verdict not in KILLED]
     print(f"{len(MUTANTS) - len(survivors)} of {len(MUTANTS)} mutants killed; {options.output} written")
     for name in survivors:
         print(f"survived: {name}")
@@ -87,7 +98,7 @@ def page(kills: dict[int, dict[str, Kill]], seed: int, examples: int) -> str:
 
 
 def _lines(kills: dict[int, dict[str, Kill]], seed: int, examples: int) -> Iterator[str]:
-    own = [kills[n][m.property] for n, m in enumerate(MUTANTS)]
+    own = [_own(kills, n) for n in range(len(MUTANTS))]
     killed = sum(k.verdict in KILLED for k in own)
     sizes = sorted(k.elements for k in own if k.elements is not None)
     yield "# The kill matrix"
@@ -104,8 +115,9 @@ def _lines(kills: dict[int, dict[str, Kill]], seed: int, examples: int) -> Itera
     )
     yield ""
     yield (
-        "✗: refused; ·: passed, or proved nothing; –: does not apply. Seconds are to the first failure, on one core of a "
-        "machine that was busy; elements are those of the input arrays of the smallest case that still fails."
+        "✗: refused; ·: passed, or proved nothing; –: does not apply; ?: not judged in this run. Seconds are to the first "
+        "failure, on one core of a machine that was busy; elements are those of the input arrays of the smallest case "
+        "that still fails."
     )
     for op in OPERATIONS:
         yield ""
@@ -117,12 +129,16 @@ def _lines(kills: dict[int, dict[str, Kill]], seed: int, examples: int) -> Itera
         yield "|---|---|---|" + "---|" * (len(COLUMNS) + 4)
         for n, mutant in enumerate(MUTANTS):
             if mutant.operation == op:
-                yield _row(mutant, kills[n])
+                yield _row(mutant, kills[n], _own(kills, n))
 
 
-def _row(mutant: Planted, kills: dict[str, Kill]) -> str:
-    own = kills[mutant.property]
-    columns = [kills[p].symbol if p in kills else "–" for p in COLUMNS]
+def _own(kills: dict[int, dict[str, Kill]], n: int) -> Kill:
+    return kills[n].get(MUTANTS[n].property, UNJUDGED)
+
+
+def _row(mutant: Planted, kills: dict[str, Kill], own: Kill) -> str:
+    applicable = properties_of(mutant)
+    columns = [kills.get(p, UNJUDGED).symbol if p in applicable else "–" for p in COLUMNS]
     if mutant.property in COLUMNS:
         columns[COLUMNS.index(mutant.property)] = f"**{own.symbol}**"
     laws = [p.removeprefix("law:") for p, kill in kills.items() if p.startswith("law:") and kill.verdict in KILLED]
