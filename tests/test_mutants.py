@@ -8,7 +8,7 @@ import pytest
 from opspec import OPERATIONS
 from opspec.impls import load
 from opspec.kernels import LANE
-from opspec.tests.mutants import MUTANTS
+from opspec.tests.mutants import MUTANTS, kill_matrix
 from opspec.tests.planted import Planted, backend, judge, plant, rewritten
 
 
@@ -54,3 +54,12 @@ def test_what_fails_only_now_and_then_is_refused(suite):
 def test_a_line_that_is_no_longer_there_is_an_error():
     with pytest.raises(ValueError, match="0 times, not once: 'no such line'"):
         rewritten(("no such line", ""))
+
+
+def test_the_page_shows_what_was_judged_and_what_was_not():
+    mutant = MUTANTS[0]
+    kills = {n: {} for n in range(len(MUTANTS))} | {
+        0: {mutant.property: kill_matrix.judge_one(0, mutant.property, 0, 1)}
+    }
+    row = next(line for line in kill_matrix.page(kills, 0, 1).splitlines() if line.startswith(f"| {mutant.name} "))
+    assert row.count("**✗**") == 1 and "| ? |" in row and "`N=1 I=1 O=1 " in row
