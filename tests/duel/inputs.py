@@ -135,7 +135,7 @@ class _Eager:
 
     @staticmethod
     def attention(q, k, v, *, mask=None, causal=False):
-        allowed = torch.ones((1, 1, q.shape[2], k.shape[2]), dtype=torch.bool) if mask is None else mask
+        allowed = q.new_ones((1, 1, q.shape[2], k.shape[2]), dtype=torch.bool) if mask is None else mask
         allowed = allowed.tril() if causal else allowed
         scores = (q @ k.mT / q.shape[3] ** 0.5).masked_fill(~allowed, float("-inf"))
         weights = torch.softmax(scores, dim=-1).masked_fill(~allowed.any(-1, keepdim=True), 0.0)

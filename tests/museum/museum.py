@@ -166,9 +166,11 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [e for e in EXHIBITS if options.only in e.release]
     console, rows = Console(), []
     for n, exhibit in enumerate(chosen, 1):
-        console.print(f"[{n}/{len(chosen)}] {exhibit.release}: {exhibit.defect}", markup=False, highlight=False)
+        console.print(
+            f"[{n}/{len(chosen)}] {exhibit.release}: {exhibit.defect}", markup=False, highlight=False, soft_wrap=True
+        )
         rows.append(visit(exhibit))
-        console.print(f"    {rows[-1][0]}: {rows[-1][1]}", markup=False, highlight=False)
+        console.print(f"    {rows[-1][0]}: {rows[-1][1]}", markup=False, highlight=False, soft_wrap=True)
         (options.docs / "museum.md").write_text("\n".join(page(chosen[:n], rows)) + "\n", encoding="utf-8")
     return int(any(verdict in ("not found", "not finished", "a sound release was refused") for verdict, _ in rows))
 
