@@ -7,6 +7,8 @@ instead, and stops at accesses out of bounds and at races; on a GPU the compiled
 import itertools
 import sys
 
+import ml_dtypes
+import numpy as np
 import pytest
 
 from opspec import kernels
@@ -41,6 +43,17 @@ def test_every_mode_of_a_walk_is_launched(op):
             if kernel in walks
         }
         assert seen == set(itertools.product(walks, ["alone", "resident", "streamed"]))
+
+
+def test_infinite_states_do_not_meet_padding():
+    """H = 3: the weights of the units that fill up a tile are 0, and ∞ · 0 would spread NaN from there."""
+    dtype = ml_dtypes.bfloat16 if LANE == "sanitizer" else np.float32
+    shapes = ((3, 2, 2), (2, 3), (3, 3), (3, 2), (3,), (2, 3), (2,))
+    x, *weights = (np.ones(shape, dtype) for shape in shapes)
+    x[0, 0] = np.inf
+    y, h = load("triton").forward("rnn", (x, *weights), {"activation": "relu"})
+    for states in (y, h):
+        assert np.all(np.isinf(states[:, 0])) and np.all(np.isfinite(states[:, 1]))
 
 
 @pytest.mark.parametrize("property_", ["forward", "gradient"])

@@ -18,6 +18,8 @@ RAGGED = {  # what the sanitizer is given: each new shape would cost it a compil
     "dense": "N=33 I=33 O=70",
     "conv2d": "N=1 H=7 W=8 C=19 kH=3 kW=2 O=17 stride=2x1 padding=1x2 dilation=1x2",
     "maxpool2d": "N=1 H=7 W=6 C=19 window=3x2 stride=2x1 seed=8",
+    "rnn": "T=3 N=5 I=3 H=17 O=3",
+    "lstm": "T=2 N=18 I=3 H=17",
     "attention": "B=1 H=2 M=150 S=150 D=17 E=16 causal=True mask=empty_rows:1:1",
 }
 
@@ -162,6 +164,27 @@ BUGS = [
         reason="past the end of the tensor passed as `mask`",
         lane="sanitizer",
         file="scores",
+    ),
+    Bug("initial_state_ignored", "rnn", "forward", (("    states[0] = h0\n", "    states[0] = 0\n"),)),
+    Bug("gradient_from_the_last_step_dropped", "rnn", "gradient", (("where(step > 0, later", "where(step > 1, later"),)),
+    Bug("bias_gradient_of_the_last_step_alone", "rnn", "gradient", (("        total += delta\n", "        total = delta\n"),)),
+    Bug("cell_gradient_without_forget_gate", "lstm", "gradient", (("        dC *= f\n", ""),)),
+    Bug("gates_swapped", "lstm", "forward", (("    f, g = tl.split(fg)\n", "    g, f = tl.split(fg)\n"),)),
+    Bug(
+        "weights_loaded_beyond_the_units",
+        "rnn",
+        "forward",
+        (("resident(W, columns, in_u, k, H, stride_wk,", "resident(W, columns, u >= 0, k, H, stride_wk,"),),
+        reason="past the end of the tensor passed as `W`",
+        lane="sanitizer",
+    ),
+    Bug(
+        "race_on_a_bias_gradient",
+        "lstm",
+        "gradient",
+        (("    sums += tl.program_id(1) * (4 * H) + m\n", "    sums += m\n"),),
+        reason="program instances",
+        lane="sanitizer",
     ),
 ]  # fmt: skip
 
