@@ -194,6 +194,7 @@ class Chip(NamedTuple):
 
     processors: int
     shared_memory: int  # bytes that a program may use
+    cooperates: bool = True  # whether programs may wait for what others store: on AMD a barrier is none for stores
 
 
 H100 = Chip(132, 227 * 1024)
@@ -211,7 +212,7 @@ def chip() -> Chip:
 def _found() -> Chip:
     gpu = torch.cuda.get_device_properties()
     memory = getattr(gpu, "shared_memory_per_block_optin", gpu.shared_memory_per_block)
-    return Chip(gpu.multi_processor_count, memory)
+    return Chip(gpu.multi_processor_count, memory, cooperates=torch.version.hip is None)
 
 
 def processors() -> int:

@@ -6,6 +6,7 @@ A step reads all units of the step before it, and where it gets them from is the
 alone      A program has all units of its rows: they stay in its registers, the weights in its shared memory.
 resident   Programs exchange units through memory, and each keeps its slice of the weights in shared memory. The walk
            is one cooperative launch of no more programs than run at once, which wait for each other at a barrier.
+           Not on AMD, where Triton's barrier of a program does not wait for its threads' stores (seen in its assembly).
            Where programs run one after another (in the interpreter, in the sanitizer), it is one launch per step.
 streamed   What is too large for that is one launch per step, and reads its slice of the weights again, in a pipeline.
            Such launches are many and short: record them in a CUDA graph.
@@ -60,14 +61,15 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
     alone = division("alone", 16, units, inputs * units)
     if units <= MOST_UNITS and (alone.memory <= limit or not AT_ONCE):
         return alone
-    if size < 4 or dot_precision() == "tf32" or not AT_ONCE:  # other products would not fit into registers
+    products = size < 4 or dot_precision() == "tf32" or not AT_ONCE  # others would not fit into registers
+    if chip().cooperates and products:
         width = max(16, min(MOST_K, triton.next_power_of_2(K)))
         parts = min(4, width // 16)
         resident = [
             division("resident", rows, units, width // parts, parts)
             for rows in (16, 32)
             for units in (4, 8, 16, 32, 64)
-            if outputs * units >= 16 and rows * gates * units <= (2048 if inputs == 1 else 1024)
+            if outputs * units >= 16 and rows * gates * units <= (2048 if inputs == 1 else 1024)  # more would spill
         ]
         resident = [d for d in resident if d.memory <= limit and d.programs <= processors()]
         if resident:

@@ -28,7 +28,7 @@ RAGGED = {
     ),
     "maxpool2d": ("N=2 H=17 W=15 C=19 window=3x2 stride=2x1", "N=1 H=15 W=14 C=70 window=12x11 stride=3x3"),
     "rnn": (
-        "T=3 N=18 I=21 H=70 O=19 activation=tanh",
+        "T=2 N=35 I=21 H=70 O=19 activation=tanh",
         "T=3 N=5 I=9 H=17 O=17 activation=relu",
         "T=4 N=5 I=9 H=15 O=3 activation=sigmoid",
     ),
