@@ -57,12 +57,13 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
         walks = mode == "alone" or (mode == "resident" and AT_ONCE)
         return Division((triton.cdiv(H, units), triton.cdiv(N, rows)), walks, memory, constants)
 
+    # where there are none, operands of products pass through registers, which hold little
+    matrix_units = size < 4 or dot_precision() == "tf32" or not AT_ONCE
     units = max(16, triton.next_power_of_2(H))
     alone = division("alone", 16, units, inputs * units)
-    if units <= MOST_UNITS and (alone.memory <= limit or not AT_ONCE):
+    if units <= MOST_UNITS and (alone.memory <= limit or not AT_ONCE) and (matrix_units or gates * units**2 <= 4096):
         return alone
-    products = size < 4 or dot_precision() == "tf32" or not AT_ONCE  # others would not fit into registers
-    if chip().cooperates and products:
+    if chip().cooperates and matrix_units:
         width = max(16, min(MOST_K, triton.next_power_of_2(K)))
         parts = min(4, width // 16)
         resident = [
@@ -75,7 +76,7 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
         if resident:
             return max(resident, key=lambda d: (d.programs, d.constants["BLOCK_U"]))
     streamed = [
-        division("streamed", rows, columns // gates, k if AT_ONCE else 32)
+        division("streamed", rows, columns // gates, (k if matrix_units else min(k, 64)) if AT_ONCE else 32)
         for rows, columns, k in ((64, 128, 64), (32, 64, 64), (16, 64, 128), (16, 32, 128), (16, 16, 128))
         if rows <= max(16, triton.next_power_of_2(N)) and outputs * columns >= 16 * gates
     ]
@@ -122,7 +123,7 @@ def resident(
     """The columns at these offsets of weights of K rows, in CHUNKS tiles [PARTS, BLOCK_K, columns]; streamed, none."""
     tiles = ()
     if MODE == "alone":
-        tiles = (
+        tiles = (  # type: ignore[assignment]
             tl.load(
                 weights + k[:, None] * stride_k + columns[None, :],
                 mask=(k < K)[:, None] & in_columns[None, :],
@@ -134,7 +135,7 @@ def resident(
         offsets = row[:, :, None] * stride_k + columns[None, None, :]
         for chunk in tl.static_range(CHUNKS):
             inside = (chunk * PARTS * BLOCK_K + row < K)[:, :, None] & in_columns[None, None, :]
-            tiles = tiles + (tl.load(weights + offsets, mask=inside, other=0.0),)
+            tiles = tiles + (tl.load(weights + offsets, mask=inside, other=0.0),)  # type: ignore[assignment]
             weights += PARTS * BLOCK_K * stride_k
     return tiles
 
