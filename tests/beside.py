@@ -68,7 +68,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in session.items:
         mark = item.get_closest_marker("beside")
         if mark and not any(skip.args and skip.args[0] for skip in item.iter_markers("skipif")):
-            item.stash[PROCESS] = Process(mark.args, mark.kwargs)
+            item.stash[PROCESS] = Process(mark.args, dict(mark.kwargs))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
