@@ -58,7 +58,8 @@ def page(rows: Sequence[Row]) -> str:
         "",
         f"{len(rows)} compilations by Triton {version('triton')}, {date}, on a machine without a GPU: `{COMMAND}`.",
         "Every kernel is compiled where its own operation launches it, in both directions, at the sizes that are timed",
-        "on a GPU, with every schedule that it may run with on the chip. Nothing here has been run.",
+        "on a GPU, with every schedule that it may run with on the chip. Nothing here has been run. Dtypes: "
+        + f"{', '.join(dict.fromkeys(row.job.dtype for row in rows))}.",
         "",
         "Contracts:",
         "",

@@ -88,10 +88,6 @@ class Job:
     kernel: str
     schedule: int
 
-    @property
-    def op(self) -> str:
-        return WORKLOADS[self.workload].op
-
     def __str__(self) -> str:
         where = f"{self.workload} {self.property} {self.dtype}, launch {self.launch}"
         return f"{self.kernel} [{schedule_of(self)}] for {self.target}: {where}"
@@ -190,10 +186,11 @@ def launches(workload: str, property_: str, dtype: str, target: str) -> list[tup
     Scheduled.recorder = lambda kernel, given, grid: recorded.append((kernel, given))
     try:
         with dividing_for(TARGETS[target].chip):
+            call: Any = backend.function(what.op) if property_ == "forward" else backend.gradient(what.op)
             if property_ == "forward":
-                backend.function(what.op)(*arrays, **parameters)
+                call(*arrays, **parameters)
             else:
-                backend.gradient(what.op)(arrays, cotangents, parameters)
+                call(arrays, cotangents, parameters)
     finally:
         Scheduled.recorder = None
     return recorded
