@@ -10,6 +10,7 @@ import sys
 import tempfile
 import venv
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
@@ -248,9 +249,13 @@ def installed(folder: Path, wheels: tuple[str, ...]) -> Path:
         if run.returncode == 0:
             return python
     why = [line for line in run.stderr.splitlines() if line.startswith("ERROR: No matching")]
-    raise NotInstalled(
-        f"no wheel for Python {platform.python_version_tuple()[0]}.{platform.python_version_tuple()[1]}: {why}"
-    )
+    raise NotInstalled(f"Python {platform.python_version()}: {' '.join(why) or run.stderr}")
+
+
+def release(exhibit: Exhibit) -> str:
+    """Its name, with the version where it is the one installed."""
+    name, here, _ = exhibit.release.partition(", as installed")
+    return f"{name} {metadata.version(name)}" if here else exhibit.release
 
 
 def page(exhibits: list[Exhibit], rows: list[tuple[str, str]]) -> list[str]:
@@ -267,6 +272,6 @@ def page(exhibits: list[Exhibit], rows: list[tuple[str, str]]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for exhibit, (verdict, what) in zip(exhibits, rows, strict=True):
-        lines.append(f"| {exhibit.release} | {exhibit.defect} | {exhibit.issue} | {verdict} | {what} |")
+        lines.append(f"| {release(exhibit)} | {exhibit.defect} | {exhibit.issue} | {verdict} | {what} |")
     reached = [verdict for verdict, _ in rows if verdict not in ("not reachable", "not installed")]
     return [*lines, "", f"Found: {reached.count('found')} of the {len(reached)} that could be installed and reached."]
