@@ -219,7 +219,9 @@ def tolerance(population: Simulated, m: np.ndarray, comparisons: int) -> np.ndar
     if population.exact:
         return np.zeros(m.shape)
     noise = tolerance_factor(comparisons, population.simulation.replicates - 1) * spread_about(population, m)
-    twice = arithmetic.accumulator.u * np.abs(m)  # rounded to the accumulator first, a result may pass the middle
+    # Rounded to the accumulator first, a result may pass the middle; below its normal numbers that costs half a spacing,
+    # as in p dp − p Σ, each product of which loses as much as the result of p (dp − Σ) does alone.
+    twice = np.maximum(arithmetic.accumulator.u * np.abs(m), arithmetic.accumulator.tiny / 2)
     return rounding(np.abs(m) + np.where(np.isfinite(noise), noise, 0.0), arithmetic) + noise + twice
 
 
