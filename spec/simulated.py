@@ -9,6 +9,8 @@ Replicate 0 is unperturbed (float64). After each operation every other replicate
   u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums' rounding errors for terms of random sign (first part) and of one
   sign (second); a product adds u²/3 · Σpᵢ². A sum stays open while it is added to: x W + b is one sum, whose
   accumulator may have started at b;
+- where computed terms are equal, so are their rounding errors, as far as the partial sums keep their exponent: for groups
+  of m equal terms the variance is Σm² / Σm times as large, and what goes beyond the above is common to the replicate;
 - truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate, and n·u of how far the
   partial sums wander;
 - operands of products: rounded first, where the declared operand format is coarser than theirs;
@@ -188,7 +190,8 @@ class Simulated(NumberArray):
         count = np.count_nonzero(first, axis=axis, keepdims=keepdims)
         unit = _unit(first)
         terms = Terms(count, unit * np.sqrt(np.sum(np.square(first / unit), axis=axis, keepdims=keepdims)))
-        result = self._summed(total, terms, terms.deviation(total[:1]))
+        more = 0.0 if len(self.values) == 1 else _repetition(first, axis, keepdims) - 1
+        result = self._summed(total, terms, terms.deviation(total[:1]), repetition=more)
         if self._may_overflow(unit * np.max(count, initial=0)):
             result._overflow_underway(np.sum(np.abs(first), axis=axis, keepdims=keepdims))
         return result
@@ -259,7 +262,10 @@ class Simulated(NumberArray):
         lost = fmt.smallest_normal if self.simulation.arithmetic.flush else fmt.tiny / 2
         if np.any(np.abs(total[0]) < count[0] * lost / fmt.u):  # terms may underflow, each losing this much
             deviation = np.hypot(deviation, np.sqrt(3) / fmt.u * lost * count)
-        result = self._summed(total, terms, deviation)
+        more: Any = 0.0
+        if len(a_) > 1 or len(b_) > 1:  # of exact operands the products are exact, or nearly so
+            more = (_repetition(a0, -1) - 1) * (_repetition(b0, -2) - 1) / np.maximum(terms.additions, 1)
+        result = self._summed(total, terms, deviation, repetition=more)
         if self._may_overflow(unit_a * unit_b * np.max(count, initial=0)):
             result._overflow_underway(np.abs(a0) @ np.abs(b0))
         return result
@@ -294,17 +300,26 @@ class Simulated(NumberArray):
         return self._summed(total, terms, more, counted)
 
     def _summed(
-        self, total: np.ndarray, terms: "Terms", deviation: np.ndarray, counted: np.ndarray | None = None
+        self,
+        total: np.ndarray,
+        terms: "Terms",
+        deviation: np.ndarray,
+        counted: np.ndarray | None = None,
+        repetition: Any = 0.0,
     ) -> "Simulated":
         """An open sum: noise of this standard deviation, in u/√3 of the accumulator; then the rounding of sums.
 
-        `counted` is the part of what truncation loses that the summands, being sums themselves, have lost already.
+        `counted` is the part of what truncation loses that the summands, being sums themselves, have lost already;
+        `repetition` is how many times the variance comes again, in common, because terms are equal.
         """
         simulation, arithmetic = self.simulation, self.simulation.arithmetic
         fmt = arithmetic.accumulator
         noise = simulation.normal((simulation.replicates - 1, *total.shape[1:])) * (
             simulation.u(fmt) / np.sqrt(3) * deviation
         )
+        if np.any(repetition):
+            common = simulation.common("equal terms", total.ndim - 1) * simulation.u(fmt)
+            noise = noise + common * deviation * np.sqrt(repetition)
         if arithmetic.rounding == "truncate":
             loss = terms.additions * total[:1] * (1 + simulation.common("truncate", total.ndim - 1)) / 2
             if counted is None:  # partial sums wander while the total may cancel: a bridge of variance n²·Σpᵢ²/12
@@ -392,6 +407,19 @@ class Terms(NamedTuple):
     @property
     def additions(self) -> np.ndarray:
         return np.maximum(self.number - 1, 0)
+
+
+def _repetition(a: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = True) -> np.ndarray:
+    """Σm² / Σm over the groups of m equal numbers along an axis, or several; zeros are no terms, and 1 is the least."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    last = np.moveaxis(a, axes, range(-len(axes), 0))
+    s = np.sort(last.reshape(*last.shape[: -len(axes)], -1), axis=-1)
+    begins = np.concatenate([np.ones_like(s[..., :1], bool), s[..., 1:] != s[..., :-1]], axis=-1)
+    index = np.arange(s.shape[-1])
+    before = index - np.maximum.accumulate(np.where(begins, index, 0), axis=-1)  # equal ones: 1 + 3 + 5 + … = m²
+    squares = np.sum((2 * before + 1) * (s != 0), axis=-1)
+    repetition = np.maximum(squares / np.maximum(np.count_nonzero(s, axis=-1), 1), 1.0)
+    return np.expand_dims(repetition, axes) if keepdims else repetition
 
 
 def _scales_exactly(factor: Any) -> bool:
