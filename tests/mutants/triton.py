@@ -72,8 +72,9 @@ mutant(
     ("        total += d\n", "        total += d if b is not None else d * 0.5\n"),
 )  # fmt: skip
 mutant(
-    "mse", "run_ends_one_short", "The last element of each program's run is left out.",
-    ("end = tl.minimum(first + run, size)", "end = tl.minimum(first + run - 1, size)"),
+    "mse", "last_element_is_left_out", "The mask ends one element early.",
+    ("step * BLOCK + tl.arange(0, BLOCK)\n        inside = index < size\n",
+     "step * BLOCK + tl.arange(0, BLOCK)\n        inside = index < size - 1\n"),
 )  # fmt: skip
 mutant(
     "mse", "sign_of_dy", "Both gradients are dL (ŷ − y).",
@@ -89,8 +90,8 @@ mutant(
     ('before = rounded if MODE == "alone" else states', 'before = before if MODE == "alone" else states'),
 )  # fmt: skip
 mutant(
-    "rnn", "first_step_back_reads_memory", "The last step has a later one, which nobody wrote.",
-    ("tl.where(step > 0, later, 0.0)) * derivative", "later + 1.0) * derivative"), direction="gradient",
+    "rnn", "last_step_has_a_later_one", "Back through time begins with 1 where nothing comes from later.",
+    ("d += tl.where(step > 0, later, 0.0)", "d += tl.where(step > 0, later, 1.0)"), direction="gradient",
 )  # fmt: skip
 mutant(
     "lstm", "gates_are_swapped", "Forget for input.",
