@@ -316,9 +316,9 @@ def _close(rng, shape, fmt, special):
 
 
 def _brim(rng, shape, fmt, special):
-    """One array whose sum of squares overflows, while half of it does not."""
-    x = rng.standard_normal(shape)
-    return x * np.sqrt(1.5 * fmt.largest / np.sum(x * x)) if special else x
+    """One array whose sum of squares overflows, while half of it does not, if sums have a wider range; else neither."""
+    x, brim = rng.standard_normal(shape), 1.5 if fmt.e_max < format_of("float32").e_max else 0.125
+    return x * np.sqrt(brim * fmt.largest / np.sum(x * x)) if special else x
 
 
 def _mixed(rng, shape, fmt, special):
