@@ -20,7 +20,7 @@ from opspec.impls import load
 from opspec.kernels import LANE
 from opspec.kernels.launch import Chip, Scheduled, scheduled
 from opspec.tests.codegen import COMMAND, page
-from opspec.tests.compilations import DTYPES, TARGETS, Job, Row, build, compiled, jobs
+from opspec.tests.compilations import TARGETS, Job, Row, build, compiled, jobs
 from opspec.tests.kernels import every_kernel
 from opspec.tests.machine_code import MachineCode, read
 
@@ -177,9 +177,8 @@ def test_the_page_shows_every_compilation():
 
 
 def test_the_page_lists_every_kernel():
-    if not PAGE.exists():
+    if not PAGE.parent.exists():
         pytest.skip("docs/ is not part of the wheel")
     text = PAGE.read_text(encoding="utf-8")
-    missing = [(name, dtype) for name in every_kernel() for dtype in DTYPES if f"| {name} | {dtype} |" not in text]
-    assert not missing, COMMAND
+    assert not [name for name in every_kernel() if f"| {name} | bfloat16 |" not in text], COMMAND
     assert "They hold." in text
