@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in track(pool.map(build, found), "compiling", len(found), console=screen):
             rows.append(row)
             screen.print(*broken([row]), sep="\n", end="\n" if row.broken else "", highlight=False, markup=False)
-    print(page(rows))
+    print(page(rows, COMMAND.replace(" >", "".join(f" {word}" for word in arguments or sys.argv[1:]) + " >")))
     return 1 if broken(rows) else 0
 
 
@@ -50,13 +50,13 @@ def broken(rows: Iterable[Row]) -> list[str]:
     return [f"{row.job}: {'; '.join(row.broken)}" for row in rows if row.broken]
 
 
-def page(rows: Sequence[Row]) -> str:
+def page(rows: Sequence[Row], command: str = COMMAND) -> str:
     """The table, in Markdown: a summary, then every compilation."""
     date = datetime.datetime.now(datetime.UTC).date()
     lines = [
         "# Code generation",
         "",
-        f"{len(rows)} compilations by Triton {version('triton')}, {date}, on a machine without a GPU: `{COMMAND}`.",
+        f"{len(rows)} compilations by Triton {version('triton')}, {date}, on a machine without a GPU: `{command}`.",
         "Every kernel is compiled where its own operation launches it, in both directions, at the sizes that are timed",
         "on a GPU, with every schedule that it may run with on the chip. Nothing here has been run. Dtypes: "
         + f"{', '.join(dict.fromkeys(row.job.dtype for row in rows))}.",
