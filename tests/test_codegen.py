@@ -30,16 +30,13 @@ JOB = Job("softmax N8192 M1024", "forward", "bfloat16", "sm_90", 0, "softmax._ro
 GOOD = MachineCode(registers=64, spilled=0, shared=1024, tensor_memory=0, matrix="", load=16, product=False)
 
 
-@pytest.mark.skipif(LANE == "codegen", reason="this process compiles only already")
-def test_in_a_process_that_compiles_only(capsys):
-    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"} | COMPILE_ONLY
-    with capsys.disabled():
-        print("\nTRITON_INTERPRET=0 pytest test_codegen.py", flush=True)
-        done = subprocess.run([sys.executable, "-m", "pytest", __file__, "-q"], env=environment, timeout=1200)
-    assert done.returncode == 0
-
-
 COMPILE_ONLY = {"TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.skipif(LANE == "codegen", reason="this process compiles only already")
+@pytest.mark.beside("-m", "pytest", __file__, "-q", **COMPILE_ONLY)
+def test_in_a_process_that_compiles_only(beside):
+    assert beside().code == 0
 
 
 def _once() -> list[Job]:
