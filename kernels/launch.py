@@ -196,6 +196,11 @@ class Chip(NamedTuple):
     shared_memory: int  # bytes that a program may use
     cooperates: bool = True  # whether programs may wait for what others store: on AMD a barrier is none for stores
 
+    @property
+    def roomy(self) -> bool:
+        """Whether products read their operands from shared memory, which leaves registers free for large tiles."""
+        return self.shared_memory >= 200 * 1024
+
 
 H100 = Chip(132, 227 * 1024)
 compiled_for = H100  # where kernels are compiled without a GPU

@@ -79,6 +79,7 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
         division("streamed", rows, columns // gates, (k if matrix_units else min(k, 64)) if AT_ONCE else 32)
         for rows, columns, k in ((64, 128, 64), (32, 64, 64), (16, 64, 128), (16, 32, 128), (16, 16, 128))
         if rows <= max(16, triton.next_power_of_2(N)) and outputs * columns >= 16 * gates
+        if chip().roomy or rows * columns <= 2048 or not AT_ONCE
     ]
     return next((d for d in streamed if 4 * d.programs >= 3 * processors()), streamed[-1])
 

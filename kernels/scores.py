@@ -10,8 +10,6 @@ from triton import Config
 
 from .launch import AT_ONCE, accumulator, as_triton, chip, dot_precision, wide
 
-OPERANDS_IN_SHARED_MEMORY = 200 * 1024  # so much of it have the chips whose products read it, and leave registers free
-
 
 def arguments(q, k, v, mask, causal, **others):
     """What the kernels take alike: arrays and their strides, those of `others` as (array or None, letters of its axes)."""
@@ -54,7 +52,7 @@ def suits(tiles):
         size, width = min(4, given["q"].element_size()), max(64, given["BLOCK_D"], given["BLOCK_E"])
         everywhere, large = tiles.get((size, width), ([], []))  # wider heads have none
         tile = config.kwargs["BLOCK_M"], config.kwargs["BLOCK_N"], config.num_warps, config.num_stages
-        return tile in everywhere or (tile in large and chip().shared_memory >= OPERANDS_IN_SHARED_MEMORY)
+        return tile in everywhere or (tile in large and chip().roomy)
 
     return suit
 
