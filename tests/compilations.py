@@ -219,6 +219,7 @@ def _specialise(kernel: Scheduled, given: dict[str, Any], schedule: int, target:
         found.append(f"{target.name} {id(kernel)} {key}")
         return True  # and do not compile
 
+    kernel.fn.device_caches.clear()  # what this process has compiled already is not announced
     before, knobs.runtime.jit_cache_hook = knobs.runtime.jit_cache_hook, take
     try:
         compiled(kernel, given, schedule, target)
