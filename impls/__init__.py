@@ -1,7 +1,7 @@
 """Backends: how each library performs the operations, and how a backend is found and called.
 
 A backend is any importable module or .py file that defines functions named after operations. Optional attributes:
-from_numpy, to_numpy, judging, vjp, dtypes, arithmetic, NAME, NOTE, KNOWN_DEFECTS (see the README).
+from_numpy, to_numpy, judging, vjp, dtypes, arithmetic, NAME, NOTE, SHARE, KNOWN_DEFECTS (see the README).
 """
 
 import importlib
@@ -47,6 +47,11 @@ class Backend:
     def note(self) -> str:
         """What a run's header says of the backend, beside its operations."""
         return getattr(self.module, "NOTE", "")
+
+    @property
+    def share(self) -> float:
+        """Of the profile's examples, how many the backend is given: fewer where each takes long."""
+        return getattr(self.module, "SHARE", 1.0)
 
     @property
     def known_defects(self) -> dict[tuple[str, ...], str]:

@@ -5,8 +5,7 @@ import os
 import shutil
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, groupby, islice, zip_longest
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.table import Table
 from torch.nn import functional as F
 
 from ..impls import Backend
+from .threads import processors
 from .workloads import BEYOND_CACHES
 
 LIBRARIES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_")  # whose environment variables change speeds
@@ -118,21 +118,6 @@ class Roofline:
     def __str__(self) -> str:
         rates = f"product {self.flops / 1e9:.0f} GFLOP/s, copy {self.bytes / 1e9:.1f} GB/s"
         return f"roofline, {self.device.kind} {self.dtype}: {rates}"
-
-
-@contextmanager
-def machine_threads() -> Iterator[None]:
-    """PyTorch's threads are as many as this process has processors; the suite, whose examples are tiny, keeps to one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(processors())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Speeds:

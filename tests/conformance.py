@@ -159,7 +159,7 @@ class Runner:
             return
         strategy = PROPERTIES[cell.property].strategy(cell.operation, may)
         known = _defect(cell) is not None  # then one failure is enough
-        share = 1.0 if known else PROPERTIES[cell.property].share
+        share = 1.0 if known else PROPERTIES[cell.property].share * cell.backend.share
         wanted = max(1, round((self.examples or settings().max_examples) * share))
         phases = {Phase.explicit, Phase.generate} | ({Phase.shrink} if self.shrink and not known else set())
         if wanted >= ENOUGH_TO_CLIMB:

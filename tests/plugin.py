@@ -16,6 +16,7 @@ from ..spec import DTYPES, OPERATIONS
 from .cases import Case
 from .conformance import BAD_INPUT, EVERY_PROPERTY, BrokenBackend, Cell, Result, Runner, cells
 from .report import Report, environment, explain, matrix
+from .threads import one_thread
 
 PROFILES = {"quick": 30, "ci": 125, "thorough": 2000}
 DEFAULT_PROFILE = "ci"
@@ -137,9 +138,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("impl") and (here := str(config.invocation_params.dir)) not in sys.path:
         sys.path.append(here)  # as `python -m pytest` does; last, so that it hides nothing
     suite = Suite(config)
-    if "torch" in sys.modules:
-        # Examples are tiny: more threads than one cost more than they give, on a busy machine a hundred times more.
-        sys.modules["torch"].set_num_threads(1)
+    one_thread()
     config.stash[SUITE] = suite
     if suite.chosen:
         config.args[:] = [str(BENCHMARK if config.getoption("benchmark_only", False) else CONFORMANCE)]

@@ -14,12 +14,13 @@ import torch
 
 from ..impls import load
 from ..spec import OPERATIONS
-from .benchmark import WARM, Device, Speeds, call, machine_threads
+from .benchmark import WARM, Device, Speeds, call
 from .cases import Case, Drawn
 from .conformance import BrokenBackend, Cell, Result, Runner
 from .peers import PEERS
 from .plugin import SUITE, Suite
 from .properties import gradient
+from .threads import machine_threads
 from .workloads import ON_A_GPU, WORKLOADS, Workload
 
 EXAMPLES = 30  # judged before a cell is timed: as many as the profile "quick" has

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from hypothesis.errors import HypothesisException
 from rich.console import Console
 
@@ -18,6 +17,7 @@ from ..mutants import MUTANTS
 from ..parallel import in_parallel
 from ..planted import Planted
 from ..properties import PROPERTIES
+from ..threads import one_thread
 from ..variants import REFUSED, VARIANTS
 from . import page
 from .criteria import CRITERIA, assert_close
@@ -64,7 +64,7 @@ def planted(what: str, n: int) -> Planted:
 
 def judge_one(what: str, n: int, number: int, seed: int) -> list[Verdict]:
     """By every criterion on its inputs, until it refuses; by opspec on the same; and by the whole suite."""
-    torch.set_num_threads(1)
+    one_thread()
     assert_close(np.zeros(1), np.zeros(1))  # its first call loads what nobody's seconds should hold
     plant = planted(what, n)
     verdicts = []

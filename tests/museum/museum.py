@@ -17,7 +17,17 @@ from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-NEEDS = ("hypothesis", "jinja2", "ml_dtypes", "numpy", "pytest", "pytest-benchmark", "python-flint", "rich")
+NEEDS = (
+    "hypothesis",
+    "jinja2",
+    "ml_dtypes",
+    "numpy",
+    "pytest",
+    "pytest-benchmark",
+    "python-flint",
+    "rich",
+    "threadpoolctl",
+)
 MINUTES = 8
 SEED = 0
 
