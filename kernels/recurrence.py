@@ -61,7 +61,8 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
     matrix_units = size < 4 or dot_precision() == "tf32" or not AT_ONCE
     units = max(16, triton.next_power_of_2(H))
     alone = division("alone", 16, units, inputs * units)
-    if units <= MOST_UNITS and (alone.memory <= limit or not AT_ONCE) and (matrix_units or gates * units**2 <= 4096):
+    fits = (alone.memory <= limit and (chip().cooperates or K <= 128)) or not AT_ONCE  # on AMD a wider state spills
+    if units <= MOST_UNITS and fits and (matrix_units or gates * units**2 <= 4096):
         return alone
     if chip().cooperates and matrix_units:
         width = max(16, min(MOST_K, triton.next_power_of_2(K)))
