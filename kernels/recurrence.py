@@ -66,7 +66,7 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
         return alone
     if chip().cooperates and matrix_units:
         width = max(16, min(MOST_K, triton.next_power_of_2(K)))
-        parts = min(4, width // 16)
+        parts = min(4 if gates > 1 else 1, width // 16)
         resident = [
             division("resident", rows, units, width // parts, parts)
             for rows in (16, 32)
