@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .threads import processors
+
 
 def in_parallel(
     function: Callable[..., Any],
@@ -26,7 +28,7 @@ def in_parallel(
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or processors()
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console, finished = Console(stderr=True), 0
