@@ -17,7 +17,8 @@ from .attention_backward import differentiate
 from .launch import accumulator, empty, scheduled
 from .scores import KEY, arguments, may_attend, schedules, suits
 
-TILES = {  # (bytes of a number, larger of D and E, padded): (BLOCK_M, BLOCK_N, warps, stages) everywhere, on large chips
+# (bytes of a number, larger of D and E, padded): (BLOCK_M, BLOCK_N, warps, stages) everywhere, on large chips, on others
+TILES = {
     (2, 64): ([(16, 64, 4, 2), (64, 32, 4, 3)], [(128, 64, 8, 3), (128, 128, 8, 3)]),
     (2, 128): ([(16, 64, 4, 2), (128, 32, 8, 3)], [(64, 64, 4, 3), (128, 64, 8, 3)]),
     (2, 256): ([(16, 32, 4, 2)], [(64, 32, 4, 2)]),

@@ -19,13 +19,12 @@ what windows share; flops: 2·N·oH·oW·kH·kW·C·O. Both hold for each of the
 
 from math import gcd
 
-import torch
 import triton
 import triton.language as tl
 from triton import Config
 
 from .dense import column_sums
-from .launch import AT_ONCE, accumulator, as_triton, dot_precision, empty, processors, scheduled, wide
+from .launch import AT_ONCE, accumulator, as_triton, chip, dot_precision, empty, processors, scheduled, wide
 
 LEAST_K = 512 if AT_ONCE else 48  # taps times channels of a part
 LEAST_PIXELS = 1024 if AT_ONCE else 48  # of a part, for ∂L/∂w
@@ -34,14 +33,18 @@ FEW_CHANNELS = 16  # below, they are numbered through with the taps
 
 
 def _schedules(rows):
-    tiles = [(128, 16, 4, 3), (64, 32, 4, 3), (64, 64, 4, 3), (128, 64, 4, 3), (128, 128, 8, 3)]
+    tiles = [(128, 16, 4, 3), (64, 32, 4, 3), (64, 64, 4, 3), (64, 64, 8, 3), (128, 64, 4, 3), (128, 128, 8, 3)]
     return [Config({rows: m, "BLOCK_N": n}, num_warps=warps, num_stages=stages) for m, n, warps, stages in tiles]
 
 
 def _suits(config, given):
     """Tiles that channels fill more than half, or the narrowest: others are slow and spill. One by one, all may run."""
-    width, O = config.kwargs["BLOCK_N"], given["O"]
-    return not AT_ONCE or (width == 16 if O <= 16 else 16 < width < 2 * O)
+    (rows, width), O = config.kwargs.values(), given["O"]
+    if not AT_ONCE:
+        return True
+    if width == 64 and _through_registers(given["x"]):
+        return O > 32 and rows == 64 and config.num_warps * chip().lanes == 256
+    return (width == 16 if O <= 16 else 16 < width < 2 * O) and (width != 64 or config.num_warps == 4)
 
 
 def conv2d(x, w, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
@@ -97,8 +100,12 @@ def _depth(x, C):
     operands pass through registers; as much as there is where each step costs milliseconds."""
     if not AT_ONCE:
         return 64
-    scattered = C < FEW_CHANNELS or (x.dtype == torch.float32 and dot_precision() == "ieee")
-    return (64 if scattered else 128) // x.itemsize
+    return (64 if C < FEW_CHANNELS or _through_registers(x) else 128) // x.itemsize
+
+
+def _through_registers(x):
+    """Whether the operands of products do: there are no matrix units for them."""
+    return x.itemsize >= 4 and dot_precision() == "ieee"
 
 
 def _index(*tensors):

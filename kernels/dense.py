@@ -28,18 +28,19 @@ SCHEDULES = [
     for m, n, k, warps, stages in (
         (16, 32, 32, 2, 2), (32, 16, 64, 2, 3),  # for inputs of few rows or columns
         (64, 64, 64, 4, 3), (128, 64, 64, 4, 4), (64, 128, 64, 4, 4), (128, 128, 64, 8, 3), (128, 256, 64, 8, 3),
-        (32, 32, 16, 2, 4), (64, 64, 16, 4, 4), (128, 128, 16, 8, 4),  # for products without matrix units
+        (32, 32, 16, 2, 4), (64, 64, 16, 4, 4), (64, 64, 16, 8, 4), (128, 128, 16, 8, 4),  # for products without them
     )
 ]  # fmt: skip
 
 
 def _suits(config, given):
-    """Without matrix units operands pass through registers, which hold 16 of K; with them, tiles must fit in memory."""
+    """Without matrix units operands pass through registers, which hold 16 of K, and those of 256 threads a tile of 64 × 64;
+    with them, tiles must fit in memory."""
     if not AT_ONCE:
         return True
     tile, size = config.kwargs, given["OPERAND"].primitive_bitwidth // 8
     if size >= 4 and given["PRECISION"] == "ieee":
-        return tile["BLOCK_K"] == 16
+        return tile["BLOCK_K"] == 16 and (tile["BLOCK_M"] != 64 or config.num_warps * chip().lanes == 256)
     buffers = (config.num_stages - 1) * (tile["BLOCK_M"] + tile["BLOCK_N"]) * tile["BLOCK_K"] * size
     return tile["BLOCK_K"] > 16 and buffers <= chip().shared_memory and (size < 4 or tile["BLOCK_N"] < 256)
 

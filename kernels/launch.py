@@ -195,6 +195,7 @@ class Chip(NamedTuple):
     processors: int
     shared_memory: int  # bytes that a program may use
     cooperates: bool = True  # whether programs may wait for what others store: on AMD a barrier is none for stores
+    lanes: int = 32  # threads of a warp
 
     @property
     def roomy(self) -> bool:
@@ -217,7 +218,7 @@ def chip() -> Chip:
 def _found() -> Chip:
     gpu = torch.cuda.get_device_properties()
     memory = getattr(gpu, "shared_memory_per_block_optin", gpu.shared_memory_per_block)
-    return Chip(gpu.multi_processor_count, memory, cooperates=torch.version.hip is None)
+    return Chip(gpu.multi_processor_count, memory, cooperates=torch.version.hip is None, lanes=gpu.warp_size)
 
 
 def processors() -> int:

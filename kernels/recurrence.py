@@ -76,11 +76,15 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
         resident = [d for d in resident if d.memory <= limit and d.programs <= processors()]
         if resident:
             return max(resident, key=lambda d: (d.programs, d.constants["BLOCK_U"]))
+
+    def depth(rows, columns):  # enough for loads of 16 bytes by 256 threads
+        return 128 if matrix_units else max(32 if gates == 1 else 16, 1024 // max(rows, columns))
+
     streamed = [
-        division("streamed", rows, columns // gates, (k if matrix_units else min(k, 64)) if AT_ONCE else 32)
+        division("streamed", rows, columns // gates, min(k, depth(rows, columns)) if AT_ONCE else 32)
         for rows, columns, k in ((64, 128, 64), (32, 64, 64), (16, 64, 128), (16, 32, 128), (16, 16, 128))
         if rows <= max(16, triton.next_power_of_2(N)) and outputs * columns >= 16 * gates
-        if chip().roomy or rows * columns <= 2048 or not AT_ONCE
+        if (chip().roomy and matrix_units) or rows * columns <= 2048 or not AT_ONCE
     ]
     return next((d for d in streamed if 4 * d.programs >= 3 * processors()), streamed[-1])
 

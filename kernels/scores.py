@@ -50,9 +50,9 @@ def suits(tiles):
         if not AT_ONCE:
             return True
         size, width = min(4, given["q"].element_size()), max(64, given["BLOCK_D"], given["BLOCK_E"])
-        everywhere, large = tiles.get((size, width), ([], []))  # wider heads have none
+        everywhere, large, *others = tiles.get((size, width), ([], []))  # wider heads have none
         tile = config.kwargs["BLOCK_M"], config.kwargs["BLOCK_N"], config.num_warps, config.num_stages
-        return tile in everywhere or (tile in large and chip().roomy)
+        return tile in everywhere or any(tile in part for part in ([large] if chip().roomy else others))
 
     return suit
 

@@ -191,8 +191,9 @@ def _sizes(choose: Callable[..., Any], op: Operation, chosen: dict[str, Any], ma
         first, second = choose("equal", itertools.combinations(sizes, 2))
         sizes[first] = sizes[second] = min(sizes[first], sizes[second])
     kept = choose("kept", [letter for letter in sizes if SIZES[op.name][letter] >= 5])
-    if kept != "T" and choose("long", (False, False, True)):
-        sizes[kept] = choose(f"long {kept}", BEYOND_A_BLOCK)
+    if kept != "T" and choose("long", (False, False, False, True, True)):
+        # the small ones are for shrinking, which does not find its way back over two choices at once
+        sizes[kept] = choose(f"long {kept}", HURTFUL + 5 * BEYOND_A_BLOCK)
     if "d_v" in sizes and choose("as in the paper", (False, True)):
         sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
     if "S" in sizes:

@@ -53,7 +53,7 @@ TARGETS = {
         Target("sm_80", GPUTarget("cuda", 80, 32), Chip(108, 163 * 1024)),  # A100
         Target("sm_90", GPUTarget("cuda", 90, 32), Chip(132, 227 * 1024)),  # H100
         Target("sm_100", GPUTarget("cuda", 100, 32), Chip(148, 227 * 1024)),  # B200
-        Target("gfx942", GPUTarget("hip", "gfx942", 64), Chip(304, 64 * 1024, cooperates=False)),  # MI300X
+        Target("gfx942", GPUTarget("hip", "gfx942", 64), Chip(304, 64 * 1024, cooperates=False, lanes=64)),  # MI300X
     )
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, currently_in_test_context, given, seed, settings, target
+from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import Flaky, HypothesisException
 
 from ..impls import Backend
@@ -134,8 +134,7 @@ class Runner:
                 cell.name, "-", "-", "import", "error", reason=f"{cell.reason}\n{cell.trace}", reproduce=reproduce
             )
         backend, op = cell.backend, cell.operation
-        result = Result(backend.name, op.name, cell.dtype, cell.property)
-        result.reproduce = self._reproduce(cell)
+        result = self._blank(cell)
         if backend.function(op.name) is None:
             return _unsupported(result, f"{backend.name} defines no function {op.name}")
         if cell.property == BAD_INPUT:
@@ -147,18 +146,34 @@ class Runner:
             result.not_exercised = tuple(p for p in op.parameters if p not in may)
             if cell.property in TRAITS:
                 return self._measure(cell, result, may)
-            self._run_examples(cell, result, may)
+            self._run_examples([cell], [result], may)
         return _known(cell, result)
 
-    def _run_examples(self, cell: Cell, result: Result, may: tuple[str, ...]) -> None:
-        tally = Tally(cell, result, self._reproduce(cell))
+    def run_together(self, cells: Sequence[Cell]) -> list[Result]:
+        """Implementations of one operation in one dtype, held to one property on the same examples.
+
+        Where their arithmetic is one, too, the oracle is asked once, which is what most of the time goes to.
+        """
+        results = [self._blank(cell) for cell in cells]
+        self._run_examples(cells, results, cells[0].backend.parameters(cells[0].operation))
+        return [_known(cell, result) for cell, result in zip(cells, results, strict=True)]
+
+    def _blank(self, cell: Cell) -> Result:
+        result = Result(cell.backend.name, cell.operation.name, cell.dtype, cell.property)
+        result.reproduce = self._reproduce(cell)
+        return result
+
+    def _run_examples(self, cells: Sequence[Cell], results: Sequence[Result], may: tuple[str, ...]) -> None:
+        tallies = [Tally(cell, result, self._reproduce(cell)) for cell, result in zip(cells, results, strict=True)]
+        cell = cells[0]
         if self.case is not None:
-            with contextlib.suppress(Mismatch):  # the tally has it
-                tally.judge(Case.parse(cell.operation, self.case))
-            tally.conclude(single=True)
+            for tally in tallies:
+                with contextlib.suppress(Mismatch):  # the tally has it
+                    tally.judge(Case.parse(cell.operation, self.case))
+                tally.conclude(single=True)
             return
         strategy = PROPERTIES[cell.property].strategy(cell.operation, may)
-        known = _defect(cell) is not None  # then one failure is enough
+        known = any(_defect(cell) is not None for cell in cells)  # then one failure is enough
         share = 1.0 if known else PROPERTIES[cell.property].share * cell.backend.share
         wanted = max(1, round((self.examples or settings().max_examples) * share))
         phases = {Phase.explicit, Phase.generate} | ({Phase.shrink} if self.shrink and not known else set())
@@ -177,20 +192,25 @@ class Runner:
             )
             @given(strategy)
             def examples(case: Case) -> None:
-                tally.judge(case)
+                for tally in tallies:
+                    tally.judge(case)
+                target(min(max(tally.last for tally in tallies), 1e6))
 
             try:
                 examples()
             except Mismatch:
                 break
             except Flaky:  # what an implementation does only now and then is a failure, too
-                if result.verdict not in ("fail", "error"):
+                flaky = [result for result in results if result.verdict in ("fail", "error")]
+                if not flaky:
                     raise
-                result.reason += " (the same case passed when it was repeated)"
+                for result in flaky:
+                    result.reason += " (the same case passed when it was repeated)"
                 break
-            if tally.tried >= 0.9 * wanted or not tally.unsupported:
+            if all(tally.tried >= 0.9 * wanted or not tally.unsupported for tally in tallies):
                 break
-        tally.conclude()
+        for tally in tallies:
+            tally.conclude()
 
     def _measure(self, cell: Cell, result: Result, may: tuple[str, ...]) -> Result:
         """The least value over the trait's cases. What an implementation raises is for other cells to judge."""
@@ -240,6 +260,7 @@ class Tally:
     def __init__(self, cell: Cell, result: Result, reproduce: str):
         self.cell, self.result, self.reproduce = cell, result, reproduce
         self.tried = self.unsupported = 0
+        self.last = 0.0  # the latest example's error over tolerance
         self.why_unsupported = ""
         self.inconclusive: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -247,6 +268,7 @@ class Tally:
 
     def judge(self, case: Case) -> None:
         """One example; raises Mismatch where it fails, and remembers the last failure, which is the smallest."""
+        self.last = 0.0
         try:
             with _undisturbed():
                 judgement = PROPERTIES[self.cell.property].judge(self.cell.backend, self.cell.dtype, case)
@@ -273,8 +295,7 @@ class Tally:
             self.statistics = s if self.statistics is None else self.statistics + s
         self.result.examples += 1
         self.result.worst = max(self.result.worst, judgement.worst)
-        if currently_in_test_context():
-            target(min(float(judgement.worst), 1e6))
+        self.last = float(judgement.worst)
 
     def _remember(self, case: Case, judgement: Judgement, verdict: str, trace: str = "") -> None:
         r = self.result

@@ -35,8 +35,10 @@ class Planted:
 
     def judge(self, seed: int, property_: str = "", examples: int | None = None, shrink: bool = True) -> Result:
         """By the named property or another; as many examples as the profile has."""
-        cell = Cell(self.make(), OPERATIONS[self.operation], self.dtype, property_ or self.property)
-        return Runner(seed, examples=examples, shrink=shrink).run(cell)
+        return Runner(seed, examples=examples, shrink=shrink).run(self.cell(property_))
+
+    def cell(self, property_: str = "") -> Cell:
+        return Cell(self.make(), OPERATIONS[self.operation], self.dtype, property_ or self.property)
 
 
 def plant(

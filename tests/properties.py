@@ -15,13 +15,13 @@ from hypothesis import assume, reject
 from hypothesis import strategies as st
 
 from ..impls import Backend
-from ..spec import FORMATS, Operation, format_of
+from ..spec import FORMATS, Arithmetic, Operation, format_of
 from ..spec.arithmetic import round_to
 from ..spec.certified import Certified, Undecided, evaluate, precision
 from ..spec.rational import rational
 from ..spec.simulated import Simulated, Simulation
 from .cases import LAYOUTS, SIZES, Case, Drawn, cases
-from .judge import Judgement, judge_all, replicate_errors, tolerance_factor
+from .judge import Expectation, Judgement, judge_all, replicate_errors, tolerance_factor
 from .laws import LAWS
 from .laws import judge as judge_law
 from .oracle import expect, trivial_answers
@@ -232,12 +232,9 @@ def _judge_call(
     op = case.operation
     arithmetic = backend.arithmetic(op.name, dtype, gradient=function is op.vjp)
     try:
-        expectations = expect(function, arrays, drawn.parameters, arithmetic, names, case.seed)
+        expectations, trivial = _expected(case, dtype, drawn, function, arrays, names, arithmetic)
     except Undecided as kink:
         return Judgement("inconclusive", reason=str(kink))
-    truths = [e.truth.high for e in expectations]
-    ignore = np.random.default_rng(crc32(str(case).encode())).permutation(len(arrays))[:2]
-    trivial = trivial_answers(op, function, arrays, drawn.parameters, truths, arithmetic.blur, ignore)
     inputs = {**dict(zip([*op.arrays, *op.outputs], arrays, strict=False)), **_masks(drawn)}
     before = {name: a.tobytes() for name, a in inputs.items()}
     first = call()
@@ -261,6 +258,32 @@ def _judge_call(
     if again.failed:
         return Judgement(**{**vars(again), "reason": f"second call with the same inputs: {again.reason}"})
     return judgement
+
+
+_latest: dict[Any, tuple[list[Expectation], dict[str, list[np.ndarray]]]] = {}
+"""What was expected of the latest example: implementations that are judged on it in turn ask the oracle once."""
+
+
+def _expected(
+    case: Case,
+    dtype: str,
+    drawn: Drawn,
+    function: Callable[..., Any],
+    arrays: tuple[np.ndarray, ...],
+    names: list[str],
+    arithmetic: Arithmetic,
+) -> tuple[list[Expectation], dict[str, list[np.ndarray]]]:
+    """The right answers, and trivially wrong ones."""
+    text = str(case)
+    key = case.operation.name, text, dtype, function, arithmetic
+    if key not in _latest:
+        expectations = expect(function, arrays, drawn.parameters, arithmetic, names, case.seed)
+        truths = [e.truth.high for e in expectations]
+        ignore = np.random.default_rng(crc32(text.encode())).permutation(len(arrays))[:2]
+        trivial = trivial_answers(case.operation, function, arrays, drawn.parameters, truths, arithmetic.blur, ignore)
+        _latest.clear()
+        _latest[key] = expectations, trivial
+    return _latest[key]
 
 
 def _spoil(answer: Any, arrays: Sequence[np.ndarray]) -> None:

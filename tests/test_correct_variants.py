@@ -6,7 +6,7 @@ The long run is `python -m opspec.tests.variants`.
 import pytest
 
 from opspec import OPERATIONS
-from opspec.tests.conformance import Cell, Runner
+from opspec.tests.conformance import Runner
 from opspec.tests.variants import REFUSED, VARIANTS, laws_of, name_of
 from opspec.tests.variants.long_run import main
 
@@ -35,8 +35,7 @@ def test_correct_variant_obeys_the_laws(variant, suite):
 @pytest.mark.parametrize(("name", "dtype", "case"), ONCE_REFUSED)
 def test_what_was_refused_once(name, dtype, case, suite):
     (variant,) = (v for v in VARIANTS if (v.name, v.dtype) == (name, dtype))
-    cell = Cell(variant.make(), OPERATIONS[variant.operation], dtype, variant.property)
-    result = Runner(suite.seed, case).run(cell)
+    result = Runner(suite.seed, case).run(variant.cell())
     assert result.verdict == "pass", result
 
 

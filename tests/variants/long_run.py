@@ -1,48 +1,64 @@
 """`python -m opspec.tests.variants --examples 100000`: how many judged examples of correct variants the suite refuses.
 
 By each variant's own property, and a tenth as many by each law of its operation, in rounds of 500, so that a run which is
-bounded by --minutes, or interrupted, has judged all variants alike. Another --seed draws other examples.
+bounded by --minutes, or interrupted, has judged all variants alike. Variants of one operation and one arithmetic are
+judged on the same examples. Another --seed draws other examples.
 """
 
 import argparse
 from collections import Counter
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
 
-from ..conformance import Result
+from ...spec import OPERATIONS, Arithmetic
+from ..conformance import Result, Runner
 from ..parallel import in_parallel
 from . import REFUSED, VARIANTS, laws_of, name_of
 
 ROUND = 500
+PROPERTIES = ("forward", "gradient", "laws")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0, or 1 where a correct variant was refused."""
     parser = argparse.ArgumentParser("python -m opspec.tests.variants", description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=100_000, help="of each variant (default: %(default)s)")
+    parser.add_argument("--op", action="append", choices=list(OPERATIONS), help="only this operation; repeatable")
+    parser.add_argument("--dtype", action="append", choices=sorted({v.dtype for v in VARIANTS}), help="repeatable")
+    parser.add_argument("--property", action="append", choices=PROPERTIES, help="only by these; repeatable")
     parser.add_argument("--minutes", type=float, help="begin nothing more after so many minutes")
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    groups = [
+        (property_, group)
+        for property_, group in together()
+        if VARIANTS[group[0]].operation in (options.op or OPERATIONS)
+        and VARIANTS[group[0]].dtype in (options.dtype or VARIANTS[group[0]].dtype)
+        and ("laws" if property_.startswith("law:") else property_) in (options.property or PROPERTIES)
+    ]
+    if not groups:
+        parser.error("no variant is of this operation and dtype and judged by this property")
     rounds = -(-options.examples // ROUND)
     size = min(options.examples, ROUND)
-    tasks = ((n, options.seed + r, size) for r in range(rounds) for n in range(len(VARIANTS)))
-    tally: dict[int, Counter[str]] = {n: Counter() for n in range(len(VARIANTS))}
+    tasks = ((group, property_, options.seed + r, size) for r in range(rounds) for property_, group in groups)
+    tally = {n: Counter[str]() for n in sorted({n for _, group in groups for n in group})}
     console, refused = Console(), []
     console.width = max(console.width, 120)
     judged = in_parallel(
-        judge_one,
+        judge_together,
         tasks,
         what="variants",
-        total=rounds * len(VARIANTS),
+        total=rounds * len(groups),
         workers=options.workers,
         minutes=options.minutes,
     )
     try:
-        for (n, seed, _), results in judged:
-            for result in results:
-                kind = "by laws" if result.property.startswith("law:") else "judged"
+        for (group, property_, seed, _), results in judged:
+            kind = "by laws" if property_.startswith("law:") else "judged"
+            for n, result in zip(group, results, strict=True):
                 tally[n][kind] += result.examples
                 tally[n]["inconclusive"] += result.inconclusive
                 if result.verdict in REFUSED:
@@ -52,17 +68,27 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted: what follows has been judged")
     show(console, tally)
-    total = sum((c for c in tally.values()), Counter())
+    total = sum(tally.values(), Counter())
     print(
         f"{total['refused']} refusals in {total['judged']} examples judged by the variants' own properties and "
-        f"{total['by laws']} by laws, of {len(VARIANTS)} variants; {total['inconclusive']} examples inconclusive"
+        f"{total['by laws']} by laws, of {len(tally)} variants; {total['inconclusive']} examples inconclusive"
     )
     return int(bool(refused))
 
 
-def judge_one(n: int, seed: int, examples: int) -> list[Result]:
-    variant = VARIANTS[n]
-    return [variant.judge(seed, property_, examples) for property_ in (variant.property, *laws_of(variant))]
+def together() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Each property with the numbers of the variants that are judged by it on the same examples."""
+    groups: dict[tuple[str, str, str, Arithmetic], list[int]] = {}
+    for n, v in enumerate(VARIANTS):
+        arithmetic = v.make().arithmetic(v.operation, v.dtype, gradient=v.direction == "gradient")
+        for property_ in (v.property, *laws_of(v)):
+            groups.setdefault((property_, v.operation, v.dtype, arithmetic), []).append(n)
+    for (property_, _, _, _), group in groups.items():
+        yield property_, tuple(group)
+
+
+def judge_together(group: tuple[int, ...], property_: str, seed: int, examples: int) -> list[Result]:
+    return Runner(seed, examples=examples).run_together([VARIANTS[n].cell(property_) for n in group])
 
 
 def describe(result: Result) -> str:
