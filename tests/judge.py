@@ -250,8 +250,9 @@ def replicate_errors(population: Simulated, rng: np.random.Generator) -> np.ndar
     return errors + rounding(population.values[0], population.simulation.arithmetic) * rng.uniform(-1, 1, errors.shape)
 
 
-def judge_all(expectations: Sequence[Expectation], got: Any, trivial: Mapping[str, Sequence[np.ndarray]]) -> Judgement:
-    """All outputs of one example; the worst output speaks. Inconclusive where a trivially wrong answer would pass, too."""
+def judge_all(expectations: Sequence[Expectation], got: Any, trivial: tuple[tuple[str, ...], str]) -> Judgement:
+    """All outputs of one example; the worst output speaks. Inconclusive where a trivially wrong answer would pass, too:
+    `trivial` is what `sensitivity` says of them."""
     answers = got if isinstance(got, tuple | list) else (got,)
     if len(answers) != len(expectations):
         return Judgement("fail", np.inf, f"returned {len(answers)} arrays, expected {len(expectations)}")
@@ -260,7 +261,7 @@ def judge_all(expectations: Sequence[Expectation], got: Any, trivial: Mapping[st
         if found := [j for j in judgements if j.verdict == verdict]:
             return max(found, key=lambda j: j.worst)
     worst = max(judgements, key=lambda j: j.worst)
-    refused, accepted = sensitivity(expectations, trivial)
+    refused, accepted = trivial
     reason = f"{accepted} would pass" if accepted else "" if refused else "no trivial answer is wrong here"
     statistics = tuple(s for j in judgements for s in j.statistics)
     return replace(

@@ -15,7 +15,7 @@ from ..impls import load
 from ..kernels.launch import Scheduled, forced
 from ..spec import OPERATIONS
 from .cases import Case
-from .judge import Judgement, judge_all
+from .judge import Judgement, judge_all, sensitivity
 from .oracle import expect
 
 RAGGED = {
@@ -88,7 +88,8 @@ def judge_call(op: str, property_: str, case: str, dtype: str) -> Judgement:
     if any(a.tobytes() != b.tobytes() for a, b in zip(first, second, strict=True)):
         return Judgement("fail", np.inf, "two runs with the same inputs differ")
     expectations = _expectations(op, property_, case, dtype)
-    return judge_all(expectations, first, {"zeros": [np.zeros(e.truth.shape) for e in expectations]})
+    zeros = {"zeros": [np.zeros(e.truth.shape) for e in expectations]}
+    return judge_all(expectations, first, sensitivity(expectations, zeros))
 
 
 def config_of(launch: Launch) -> Config:

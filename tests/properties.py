@@ -21,7 +21,7 @@ from ..spec.certified import Certified, Undecided, evaluate, precision
 from ..spec.rational import rational
 from ..spec.simulated import Simulated, Simulation
 from .cases import LAYOUTS, SIZES, Case, Drawn, cases
-from .judge import Expectation, Judgement, judge_all, replicate_errors, tolerance_factor
+from .judge import Expectation, Judgement, judge_all, replicate_errors, sensitivity, tolerance_factor
 from .laws import LAWS
 from .laws import judge as judge_law
 from .oracle import expect, trivial_answers
@@ -197,7 +197,7 @@ def special(backend: Backend, dtype: str, case: Case) -> Judgement:
     judgement = judge_all(
         expectations,
         backend.forward(op.name, drawn.arrays, drawn.parameters),
-        {"zeros": [np.zeros(e.truth.shape) for e in expectations]},
+        sensitivity(expectations, {"zeros": [np.zeros(e.truth.shape) for e in expectations]}),
     )
     if judgement.failed:
         return Judgement(**{**vars(judgement), "reason": f"{name}{list(index)} = {value}: {judgement.reason}"})
@@ -260,7 +260,7 @@ def _judge_call(
     return judgement
 
 
-_latest: dict[Any, tuple[list[Expectation], dict[str, list[np.ndarray]]]] = {}
+_latest: dict[Any, tuple[list[Expectation], tuple[tuple[str, ...], str]]] = {}
 """What was expected of the latest example: implementations that are judged on it in turn ask the oracle once."""
 
 
@@ -272,8 +272,8 @@ def _expected(
     arrays: tuple[np.ndarray, ...],
     names: list[str],
     arithmetic: Arithmetic,
-) -> tuple[list[Expectation], dict[str, list[np.ndarray]]]:
-    """The right answers, and trivially wrong ones."""
+) -> tuple[list[Expectation], tuple[tuple[str, ...], str]]:
+    """The right answers, and which trivially wrong ones they tell from them."""
     text = str(case)
     key = case.operation.name, text, dtype, function, arithmetic
     if key not in _latest:
@@ -282,7 +282,7 @@ def _expected(
         ignore = np.random.default_rng(crc32(text.encode())).permutation(len(arrays))[:2]
         trivial = trivial_answers(case.operation, function, arrays, drawn.parameters, truths, arithmetic.blur, ignore)
         _latest.clear()
-        _latest[key] = expectations, trivial
+        _latest[key] = expectations, sensitivity(expectations, trivial)
     return _latest[key]
 
 

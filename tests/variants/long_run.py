@@ -6,6 +6,7 @@ judged on the same examples. Another --seed draws other examples.
 """
 
 import argparse
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     rounds = -(-options.examples // ROUND)
     size = min(options.examples, ROUND)
     tasks = ((group, property_, options.seed + r, size) for r in range(rounds) for property_, group in groups)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run in the background is interrupted so
     tally = {n: Counter[str]() for n in sorted({n for _, group in groups for n in group})}
     console, refused = Console(), []
     console.width = max(console.width, 120)
