@@ -261,8 +261,8 @@ CRITERIA = (
     ),
     Criterion(
         "TOSA",
-        "bound from the operation on |inputs|, variance and bias over 1000 dot products "
-        "(TOSA specification, floating-point conformance of dot products)",
+        "|err| ≤ KS, Σ err² ≤ 0.4 KS·T, |Σ err| ≤ 2 √(KS·T) in units of the operation on |inputs|, the last two over "
+        "1000 dot products (TOSA reference model, verifiers/verify_dot_product.cc; later revisions allow twice the error)",
         tosa,
     ),
 )
