@@ -20,7 +20,7 @@ from opspec.impls import load
 from opspec.kernels import LANE
 from opspec.kernels.launch import Chip, Scheduled, scheduled
 from opspec.tests.codegen import COMMAND, page
-from opspec.tests.compilations import TARGETS, Job, Row, build, compiled, jobs
+from opspec.tests.compilations import DTYPES, TARGETS, Job, Row, build, compiled, jobs
 from opspec.tests.kernels import every_kernel
 from opspec.tests.machine_code import MachineCode, read
 
@@ -40,10 +40,11 @@ def test_in_a_process_that_compiles_only(beside):
 
 
 def _once() -> list[Job]:
-    """Each kernel once per direction and target."""
+    """Each kernel once per direction, dtype and target."""
     chosen: dict[tuple[str, ...], Job] = {}
-    for job in jobs(load("triton").operations, ["bfloat16"], ["sm_90", "gfx942"]) if LANE == "codegen" else ():
-        chosen.setdefault((job.kernel, job.property, job.target), job)
+    for dtype, targets in (("bfloat16", ["sm_90", "gfx942"]), ("float32", ["sm_90"])) if LANE == "codegen" else ():
+        for job in jobs(load("triton").operations, [dtype], targets):
+            chosen.setdefault((job.kernel, job.property, job.dtype, job.target), job)
     return list(chosen.values())
 
 
@@ -51,7 +52,7 @@ ONCE = _once()
 
 
 @compiling
-@pytest.mark.parametrize("job", ONCE, ids=lambda job: f"{job.kernel}-{job.property}-{job.target}")
+@pytest.mark.parametrize("job", ONCE, ids=lambda job: f"{job.kernel}-{job.property}-{job.dtype}-{job.target}")
 def test_contracts(job: Job):
     row = build(job)
     assert not row.broken, f"{job}: {row}"
@@ -177,5 +178,5 @@ def test_the_page_lists_every_kernel():
     if not PAGE.parent.exists():
         pytest.skip("docs/ is not part of the wheel")
     text = PAGE.read_text(encoding="utf-8")
-    assert not [name for name in every_kernel() if f"| {name} | bfloat16 |" not in text], COMMAND
+    assert not [f"{name} {d}" for name in every_kernel() for d in DTYPES if f"| {name} | {d} |" not in text], COMMAND
     assert "They hold." in text

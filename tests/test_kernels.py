@@ -56,6 +56,20 @@ def test_infinite_states_do_not_meet_padding():
         assert np.all(np.isinf(states[:, 0])) and np.all(np.isfinite(states[:, 1]))
 
 
+@pytest.mark.parametrize("op", ["rnn", "lstm"])
+def test_infinite_cotangents_do_not_meet_padding(op):
+    dtype = ml_dtypes.bfloat16 if LANE == "sanitizer" else np.float32
+    states = [(2, 3)] if op == "rnn" else [(2, 3), (2, 3)]
+    weights = [(3, 3), (3, 2), (3,), (2, 3), (2,)] if op == "rnn" else [(3, 5), (3,)] * 4
+    arrays = tuple(np.ones(shape, dtype) for shape in ((3, 2, 2), *states, *weights))
+    dh, other = np.ones((3, 2, 3), dtype), np.zeros((3, 2, 2) if op == "rnn" else (2, 3), dtype)
+    dh[:, 0] = np.inf
+    parameters = {"activation": "relu"} if op == "rnn" else {}
+    dx, dh0, *_ = load("triton").backward(op, arrays, (other, dh) if op == "rnn" else (dh, other), parameters)
+    assert np.all(np.isinf(dx[:, 0])) and np.all(np.isfinite(dx[:, 1]))
+    assert np.all(np.isinf(dh0[0])) and np.all(np.isfinite(dh0[1]))
+
+
 @pytest.mark.parametrize("property_", ["forward", "gradient"])
 @pytest.mark.parametrize("op", load("triton").operations)
 def test_offsets_of_64_bits(op, property_, monkeypatch):
