@@ -329,8 +329,12 @@ def _mixed(rng, shape, fmt, special):
 
 
 def _cancelling(rng, shape, fmt, special):
-    """± 1 but for a small part: sums cancel to what the small parts leave."""
-    return np.sign(rng.standard_normal(shape)) * (1 + 2.0 ** -(fmt.p // 2) * rng.standard_normal(shape))
+    """± 1 but for a small part: sums cancel to what the small parts leave.
+
+    The product of two small parts is many units in the last place: at less than one, the rounding errors of all products
+    with one weight would lean one way.
+    """
+    return np.sign(rng.standard_normal(shape)) * (1 + 2.0 ** -(fmt.p // 3) * rng.standard_normal(shape))
 
 
 VALUES: dict[str, Callable[..., np.ndarray]] = {
