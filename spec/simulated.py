@@ -39,6 +39,7 @@ from .numbers import system_of as _system
 REPLICATES = 32
 MAGNIFICATION = 2.0**12  # of float64's u, which leaves 12 bits below it to resolve the noise
 COARSE = 2.0  # of float64's u, so that at least half of the perturbations move a number, by one ulp
+HEADROOM = 2.0**-16  # by which deviations are kept smaller: in units of u they would overflow before their sums do
 LINEAR_WITHIN = 2.0**-3  # of an array's size: up to this a function is linear over the noise, which stays normal
 UNDECIDED_WITHIN = 12.0  # standard deviations from a kink within which both branches are possible
 
@@ -257,11 +258,11 @@ class Simulated(NumberArray):
         count = (a0 != 0).astype(np.float64) @ (b0 != 0).astype(np.float64)
         terms = Terms(count, unit_a * unit_b * np.sqrt(np.square(a0 / unit_a) @ np.square(b0 / unit_b)))
         total = a_ @ b_
-        deviation = np.hypot(terms.root, terms.deviation(total[:1]))
+        deviation = np.hypot(HEADROOM * terms.root, terms.deviation(total[:1]))
         fmt = self.simulation.arithmetic.accumulator
         lost = fmt.smallest_normal if self.simulation.arithmetic.flush else fmt.tiny / 2
         if np.any(np.abs(total[0]) < count[0] * lost / fmt.u):  # terms may underflow, each losing this much
-            deviation = np.hypot(deviation, np.sqrt(3) / fmt.u * lost * count)
+            deviation = np.hypot(deviation, HEADROOM * np.sqrt(3) / fmt.u * lost * count)
         more: Any = 0.0
         if len(a_) > 1 or len(b_) > 1:  # of exact operands the products are exact, or nearly so
             more = (_repetition(a0, -1) - 1) * (_repetition(b0, -2) - 1) / np.maximum(terms.additions, 1)
@@ -293,9 +294,10 @@ class Simulated(NumberArray):
         total = ufunc(va, vb)
         terms, first = Terms(na + nb, np.hypot(ra, rb)), total[:1]
         known = np.hypot(Terms(na, ra).deviation(va[:1]), Terms(nb, rb).deviation(vb[:1]))
-        with_all = np.maximum(terms.deviation(first), np.abs(first))
+        least = HEADROOM * first
+        with_all = np.maximum(terms.deviation(first), np.abs(least))
         unit = _unit(with_all)
-        more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(first / unit)))
+        more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(least / unit)))
         counted = Terms(na, ra).additions * va[:1] + Terms(nb, rb).additions * vb[:1]
         return self._summed(total, terms, more, counted)
 
@@ -307,18 +309,17 @@ class Simulated(NumberArray):
         counted: np.ndarray | None = None,
         repetition: Any = 0.0,
     ) -> "Simulated":
-        """An open sum: noise of this standard deviation, in u/√3 of the accumulator; then the rounding of sums.
+        """An open sum: noise of this standard deviation, HEADROOM · √3/u of the accumulator; then the rounding of sums.
 
         `counted` is the part of what truncation loses that the summands, being sums themselves, have lost already;
         `repetition` is how many times the variance comes again, in common, because terms are equal.
         """
         simulation, arithmetic = self.simulation, self.simulation.arithmetic
         fmt = arithmetic.accumulator
-        noise = simulation.normal((simulation.replicates - 1, *total.shape[1:])) * (
-            simulation.u(fmt) / np.sqrt(3) * deviation
-        )
+        u = simulation.u(fmt) / HEADROOM
+        noise = simulation.normal((simulation.replicates - 1, *total.shape[1:])) * (u / np.sqrt(3) * deviation)
         if np.any(repetition):
-            common = simulation.common("equal terms", total.ndim - 1) * simulation.u(fmt)
+            common = simulation.common("equal terms", total.ndim - 1) * u
             noise = noise + common * deviation * np.sqrt(repetition)
         if arithmetic.rounding == "truncate":
             loss = terms.additions * total[:1] * (1 + simulation.common("truncate", total.ndim - 1)) / 2
@@ -401,8 +402,9 @@ class Terms(NamedTuple):
     root: np.ndarray
 
     def deviation(self, total: np.ndarray) -> np.ndarray:
-        """Standard deviation of the partial sums' rounding errors, in u/√3."""
-        return np.hypot(self.root * np.sqrt(self.additions / 2), total * np.sqrt(self.additions / 3))
+        """Standard deviation of the partial sums' rounding errors, times HEADROOM · √3/u."""
+        root, total = HEADROOM * self.root, HEADROOM * total
+        return np.hypot(root * np.sqrt(self.additions / 2), total * np.sqrt(self.additions / 3))
 
     @property
     def additions(self) -> np.ndarray:

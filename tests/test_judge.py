@@ -316,3 +316,12 @@ def test_a_known_defect_is_strict():
 
 def test_judgement_defaults_to_nothing_proved():
     assert Judgement("pass").worst == 0 and not Judgement("pass").failed
+
+
+def test_a_sum_near_the_largest_number_keeps_its_noise():
+    """As much as any other: a deviation in units of u overflows before the sum does."""
+    spreads = []
+    for values in ("brim", "normal"):
+        _, (expected,) = expectations("mse", f"N=15 O=33 values={values} layout=plain seed=79", "float64")
+        spreads.append(float(expected.population.spread() / expected.truth.high))
+    assert 0.5 < spreads[0] / spreads[1] < 2
