@@ -24,7 +24,18 @@ import triton.language as tl
 from triton import Config
 
 from .dense import column_sums
-from .launch import AT_ONCE, accumulator, as_triton, chip, dot_precision, empty, processors, scheduled, wide
+from .launch import (
+    AT_ONCE,
+    accumulator,
+    as_triton,
+    dot_precision,
+    empty,
+    matrix_units,
+    processors,
+    scheduled,
+    threads,
+    wide,
+)
 
 LEAST_K = 512 if AT_ONCE else 48  # taps times channels of a part
 LEAST_PIXELS = 1024 if AT_ONCE else 48  # of a part, for ∂L/∂w
@@ -42,8 +53,8 @@ def _suits(config, given):
     (rows, width), O = config.kwargs.values(), given["O"]
     if not AT_ONCE:
         return True
-    if width == 64 and _through_registers(given["x"]):
-        return O > 32 and rows == 64 and config.num_warps * chip().lanes == 256
+    if width == 64 and not matrix_units(given["x"].itemsize):
+        return O > 32 and rows == 64 and threads(config) == 256
     return (width == 16 if O <= 16 else 16 < width < 2 * O) and (width != 64 or config.num_warps == 4)
 
 
@@ -100,12 +111,8 @@ def _depth(x, C):
     operands pass through registers; as much as there is where each step costs milliseconds."""
     if not AT_ONCE:
         return 64
-    return (64 if C < FEW_CHANNELS or _through_registers(x) else 128) // x.itemsize
-
-
-def _through_registers(x):
-    """Whether the operands of products do: there are no matrix units for them."""
-    return x.itemsize >= 4 and dot_precision() == "ieee"
+    scattered = C < FEW_CHANNELS or not matrix_units(x.itemsize)
+    return max(16, (64 if scattered else 128) // x.itemsize)  # 16 is the least that a product sums over
 
 
 def _index(*tensors):

@@ -16,7 +16,19 @@ import triton.language as tl
 from triton import Config
 
 from .activations import activate, derivative
-from .launch import AT_ONCE, accumulator, as_triton, chip, dot_precision, empty, processors, scheduled, wide
+from .launch import (
+    AT_ONCE,
+    accumulator,
+    as_triton,
+    chip,
+    dot_precision,
+    empty,
+    matrix_units,
+    processors,
+    scheduled,
+    threads,
+    wide,
+)
 
 LEAST_K = 512 if AT_ONCE else 48  # of a part of K, where K is split
 LEAST_ROWS = 256 if AT_ONCE else 64  # of a strip
@@ -39,8 +51,8 @@ def _suits(config, given):
     if not AT_ONCE:
         return True
     tile, size = config.kwargs, given["OPERAND"].primitive_bitwidth // 8
-    if size >= 4 and given["PRECISION"] == "ieee":
-        return tile["BLOCK_K"] == 16 and (tile["BLOCK_M"] != 64 or config.num_warps * chip().lanes == 256)
+    if not matrix_units(size):
+        return tile["BLOCK_K"] == 16 and (tile["BLOCK_M"] != 64 or threads(config) == 256)
     buffers = (config.num_stages - 1) * (tile["BLOCK_M"] + tile["BLOCK_N"]) * tile["BLOCK_K"] * size
     return tile["BLOCK_K"] > 16 and buffers <= chip().shared_memory and (size < 4 or tile["BLOCK_N"] < 256)
 

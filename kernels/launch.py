@@ -189,6 +189,11 @@ def dot_precision() -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
+def matrix_units(size: int) -> bool:
+    """Whether products of numbers of so many bytes have any; without, their operands pass through registers."""
+    return size < 4 or dot_precision() == "tf32"
+
+
 class Chip(NamedTuple):
     """What decides how work is divided."""
 
@@ -219,6 +224,11 @@ def _found() -> Chip:
     gpu = torch.cuda.get_device_properties()
     memory = getattr(gpu, "shared_memory_per_block_optin", gpu.shared_memory_per_block)
     return Chip(gpu.multi_processor_count, memory, cooperates=torch.version.hip is None, lanes=gpu.warp_size)
+
+
+def threads(config: triton.Config) -> int:
+    """Of a program with this schedule."""
+    return config.num_warps * chip().lanes
 
 
 def processors() -> int:

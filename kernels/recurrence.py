@@ -21,7 +21,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import AT_ONCE, Scheduled, accumulator, as_triton, chip, dot_precision, inlined, processors
+from .launch import AT_ONCE, Scheduled, accumulator, as_triton, chip, dot_precision, inlined, matrix_units, processors
 
 MOST_UNITS = 128 if AT_ONCE else 16  # of a program that is alone
 MOST_K = 1024 if AT_ONCE else 32  # of the state, multiplied at once
@@ -57,14 +57,13 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
         walks = mode == "alone" or (mode == "resident" and AT_ONCE)
         return Division((triton.cdiv(H, units), triton.cdiv(N, rows)), walks, memory, constants)
 
-    # where there are none, operands of products pass through registers, which hold little
-    matrix_units = size < 4 or dot_precision() == "tf32" or not AT_ONCE
+    by_units = matrix_units(size) or not AT_ONCE  # else operands pass through registers, which hold little
     units = max(16, triton.next_power_of_2(H))
     alone = division("alone", 16, units, inputs * units)
     fits = (alone.memory <= limit and (chip().cooperates or K <= 128)) or not AT_ONCE  # on AMD a wider state spills
-    if units <= MOST_UNITS and fits and (matrix_units or gates * units**2 <= 4096):
+    if units <= MOST_UNITS and fits and (by_units or gates * units**2 <= 4096):
         return alone
-    if chip().cooperates and matrix_units:
+    if chip().cooperates and by_units:
         width = max(16, min(MOST_K, triton.next_power_of_2(K)))
         parts = min(4 if gates > 1 else 1, width // 16)
         resident = [
@@ -78,13 +77,13 @@ def divide(N: int, H: int, inputs: int, outputs: int, dtype: torch.dtype) -> Div
             return max(resident, key=lambda d: (d.programs, d.constants["BLOCK_U"]))
 
     def depth(rows, columns):  # enough for loads of 16 bytes by 256 threads
-        return 128 if matrix_units else max(32 if gates == 1 else 16, 1024 // max(rows, columns))
+        return 128 if by_units else max(32 if gates == 1 else 16, 1024 // max(rows, columns))
 
     streamed = [
         division("streamed", rows, columns // gates, min(k, depth(rows, columns)) if AT_ONCE else 32)
         for rows, columns, k in ((64, 128, 64), (32, 64, 64), (16, 64, 128), (16, 32, 128), (16, 16, 128))
         if rows <= max(16, triton.next_power_of_2(N)) and outputs * columns >= 16 * gates
-        if (chip().roomy and matrix_units) or rows * columns <= 2048 or not AT_ONCE
+        if (chip().roomy and by_units) or rows * columns <= 2048 or not AT_ONCE
     ]
     return next((d for d in streamed if 4 * d.programs >= 3 * processors()), streamed[-1])
 
