@@ -45,32 +45,12 @@ class Property:
 
 def forward(backend: Backend, dtype: str, case: Case) -> Judgement:
     """The outputs are those of the spec, within the declared arithmetic's tolerance; the inputs are left as they were."""
-    drawn = case.draw(dtype)
-    return _judge_call(
-        backend,
-        dtype,
-        case,
-        drawn,
-        case.operation.function,
-        drawn.arrays,
-        list(case.operation.outputs),
-        lambda: backend.forward(case.operation.name, drawn.arrays, drawn.parameters),
-    )
+    return _judge_call(backend, dtype, case, of_gradient=False)
 
 
 def gradient(backend: Backend, dtype: str, case: Case) -> Judgement:
     """Every array's gradient is that of the spec's vjp, for random cotangents of every output."""
-    drawn = case.draw(dtype)
-    return _judge_call(
-        backend,
-        dtype,
-        case,
-        drawn,
-        case.operation.vjp,
-        drawn.arrays + drawn.cotangents,
-        ["d" + name for name in case.operation.arrays],
-        lambda: backend.backward(case.operation.name, drawn.arrays, drawn.cotangents, drawn.parameters),
-    )
+    return _judge_call(backend, dtype, case, of_gradient=True)
 
 
 def layout(backend: Backend, dtype: str, case: Case) -> Judgement:
@@ -218,21 +198,22 @@ SPECIAL: dict[str, list[tuple[str, float]]] = {
 """Where the equations define what NaN and infinities give; e.g. +inf in a softmax is ∞/∞, and left open."""
 
 
-def _judge_call(
-    backend: Backend,
-    dtype: str,
-    case: Case,
-    drawn: Drawn,
-    function: Callable[..., Any],
-    arrays: tuple[np.ndarray, ...],
-    names: list[str],
-    call: Callable[[], tuple[Any, ...]],
-) -> Judgement:
+def _judge_call(backend: Backend, dtype: str, case: Case, of_gradient: bool) -> Judgement:
     """Call twice and judge both answers: what only a second call shows (stale or reused memory) shows here."""
-    op = case.operation
-    arithmetic = backend.arithmetic(op.name, dtype, gradient=function is op.vjp)
+    op, drawn = case.operation, case.draw(dtype)
+    arrays = drawn.arrays + drawn.cotangents if of_gradient else drawn.arrays
+    names = ["d" + name for name in op.arrays] if of_gradient else list(op.outputs)
+
+    def call() -> tuple[Any, ...]:
+        if of_gradient:
+            return backend.backward(op.name, drawn.arrays, drawn.cotangents, drawn.parameters)
+        return backend.forward(op.name, drawn.arrays, drawn.parameters)
+
+    arithmetic = backend.arithmetic(op.name, dtype, gradient=of_gradient)
     try:
-        expectations, trivial = _expected(case, dtype, drawn, function, arrays, names, arithmetic)
+        expectations, trivial = _expected(
+            case, drawn, op.vjp if of_gradient else op.function, arrays, names, arithmetic
+        )
     except Undecided as kink:
         return Judgement("inconclusive", reason=str(kink))
     inputs = {**dict(zip([*op.arrays, *op.outputs], arrays, strict=False)), **_masks(drawn)}
@@ -266,16 +247,15 @@ _latest: dict[Any, tuple[list[Expectation], tuple[tuple[str, ...], str]]] = {}
 
 def _expected(
     case: Case,
-    dtype: str,
     drawn: Drawn,
     function: Callable[..., Any],
-    arrays: tuple[np.ndarray, ...],
+    arrays: Sequence[np.ndarray],
     names: list[str],
     arithmetic: Arithmetic,
 ) -> tuple[list[Expectation], tuple[tuple[str, ...], str]]:
     """The right answers, and which trivially wrong ones they tell from them."""
     text = str(case)
-    key = case.operation.name, text, dtype, function, arithmetic
+    key = text, function, arrays[0].dtype, arithmetic
     if key not in _latest:
         expectations = expect(function, arrays, drawn.parameters, arithmetic, names, case.seed)
         truths = [e.truth.high for e in expectations]

@@ -123,7 +123,7 @@ def by_suite(plant: Planted, number: int, seed: int) -> Verdict:
     """By all properties, on the inputs that each draws, until one refuses: the property named by the plant goes first."""
     begin, judged = time.perf_counter(), 0
     for name in properties(plant):
-        cell = Cell(plant.make(), OPERATIONS[plant.operation], plant.dtype, name)
+        cell = plant.cell(name)
         result = Runner(seed, examples=number, shrink=False).run(cell)
         judged += result.examples + result.inconclusive
         if result.verdict in REFUSED:
