@@ -14,6 +14,7 @@ from opspec.tests.oracle import expect, trivial_answers
 from opspec.tests.properties import PROPERTIES
 
 NUMPY = load("numpy")
+NOTHING_TRIVIAL = sensitivity([], {})
 
 
 def expectations(operation, words, dtype="float32", **arithmetic):
@@ -50,7 +51,7 @@ def right(operation, words, dtype="float32"):
 
 def test_the_truth_rounded_to_storage_passes():
     expected, answer = right("dense", DENSE)
-    assert judge_all(expected, answer, ((), "")).reason == "no trivial answer is wrong here"
+    assert judge_all(expected, answer, NOTHING_TRIVIAL).reason == "no trivial answer is wrong here"
     drawn, _ = expectations("dense", DENSE)
     op = OPERATIONS["dense"]
     trivial = trivial_answers(
@@ -69,7 +70,7 @@ def test_the_truth_rounded_to_storage_passes():
 def test_nan_where_a_number_is_expected_fails():
     expected, (y,) = right("dense", DENSE)
     y[2, 1] = np.nan
-    judgement = judge_all(expected, [y], ((), ""))
+    judgement = judge_all(expected, [y], NOTHING_TRIVIAL)
     assert judgement.failed and judgement.index == (2, 1) and judgement.reason == "NaN, expected a finite number"
 
 
@@ -81,9 +82,9 @@ def test_a_number_where_nan_is_expected_fails():
     expected = expect(op.function, drawn.arrays, drawn.parameters, Arithmetic("float32"), op.outputs, certified=False)
     assert np.isnan(expected[0].truth.high[1]).all() and np.isfinite(expected[0].truth.high[0]).all()
     answer = expected[0].truth.high.astype(np.float32)
-    assert not judge_all(expected, [answer], ((), "")).failed
+    assert not judge_all(expected, [answer], NOTHING_TRIVIAL).failed
     answer[1, 2] = 0
-    assert judge_all(expected, [answer], ((), "")).reason == "a finite number, expected NaN"
+    assert judge_all(expected, [answer], NOTHING_TRIVIAL).reason == "a finite number, expected NaN"
 
 
 @pytest.mark.parametrize(
@@ -99,14 +100,14 @@ def test_a_number_where_nan_is_expected_fails():
 )
 def test_shape_and_dtype_come_before_values(change, reason):
     expected, (y,) = right("dense", DENSE)
-    assert judge_all(expected, [change(y)], ((), "")).reason == reason
+    assert judge_all(expected, [change(y)], NOTHING_TRIVIAL).reason == reason
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_a_missing_or_surplus_output_fails(number):
     expected, answer = right("lstm", "T=2 N=1 I=2 H=3 values=normal layout=plain seed=0")
-    assert judge_all(expected, (answer * 2)[:number], ((), "")).failed
-    assert not judge_all(expected, answer, ((), "")).failed
+    assert judge_all(expected, (answer * 2)[:number], NOTHING_TRIVIAL).failed
+    assert not judge_all(expected, answer, NOTHING_TRIVIAL).failed
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
@@ -114,15 +115,15 @@ def test_every_output_counts(wrong):
     """Not the last one's verdict alone."""
     expected, answer = right("lstm", "T=2 N=1 I=2 H=3 values=normal layout=plain seed=0")
     answer[wrong] = answer[wrong] * np.float32(1.001)
-    judgement = judge_all(expected, answer, ((), ""))
+    judgement = judge_all(expected, answer, NOTHING_TRIVIAL)
     assert judgement.failed and judgement.output == ("h", "c_T")[wrong]
 
 
 def test_one_ulp_too_many_is_seen_where_nothing_may_be_rounded():
     expected, (y,) = right("maxpool2d", "N=1 H=3 W=3 C=2 window=2x2 values=normal layout=plain seed=0")
-    assert not judge_all(expected, [y], ((), "")).failed
+    assert not judge_all(expected, [y], NOTHING_TRIVIAL).failed
     y[0, 1, 0, 1] = np.nextafter(y[0, 1, 0, 1], np.float32(9))
-    assert judge_all(expected, [y], ((), "")).index == (0, 1, 0, 1)
+    assert judge_all(expected, [y], NOTHING_TRIVIAL).index == (0, 1, 0, 1)
 
 
 def test_infinity_is_expected_where_the_format_ends():
@@ -133,9 +134,9 @@ def test_infinity_is_expected_where_the_format_ends():
     op = OPERATIONS["mse"]
     expected = expect(op.function, arrays, {}, Arithmetic("float16"), op.outputs)
     assert expected[0].truth.high > 65520
-    assert not judge_all(expected, [np.array(np.inf, np.float16)], ((), "")).failed
-    assert judge_all(expected, [np.array(65504, np.float16)], ((), "")).failed
-    assert judge_all(expected, [np.array(-np.inf, np.float16)], ((), "")).failed
+    assert not judge_all(expected, [np.array(np.inf, np.float16)], NOTHING_TRIVIAL).failed
+    assert judge_all(expected, [np.array(65504, np.float16)], NOTHING_TRIVIAL).failed
+    assert judge_all(expected, [np.array(-np.inf, np.float16)], NOTHING_TRIVIAL).failed
 
 
 def test_an_example_that_refuses_nothing_is_inconclusive():
@@ -325,3 +326,29 @@ def test_a_sum_near_the_largest_number_keeps_its_noise():
         _, (expected,) = expectations("mse", f"N=15 O=33 values={values} layout=plain seed=79", "float64")
         spreads.append(float(expected.population.spread() / expected.truth.high))
     assert 0.5 < spreads[0] / spreads[1] < 2
+
+
+def test_judged_together_each_has_its_own_verdict_and_the_oracle_is_asked_once(monkeypatch):
+    softmax, asked = NUMPY.module.softmax, []
+    monkeypatch.setattr("opspec.tests.properties.expect", lambda *args: asked.append(args) or expect(*args))
+    cells = [
+        Cell(backend(softmax=function), OPERATIONS["softmax"], "float32", "forward")
+        for function in (softmax, lambda x: softmax(x[:, ::-1])[:, ::-1], lambda x: softmax(x) * np.float32(1.001))
+    ]
+    assert [result.verdict for result in Runner(0, examples=40).run_together(cells)] == ["pass", "pass", "fail"]
+    asked.clear()
+    right, other = Runner(0, examples=40).run_together(cells[:2])
+    assert right.examples == other.examples >= 36
+    assert 36 <= len(asked) <= 40
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_failure_at_a_long_size_shrinks_to_the_least(seed):
+    def softmax(x):
+        p = NUMPY.module.softmax(x)
+        p[..., 3:] *= np.float32(1.001)
+        return p
+
+    cell = Cell(backend(softmax=softmax), OPERATIONS["softmax"], "float32", "forward")
+    case = Runner(seed, examples=30).run(cell).counterexample["case"]
+    assert case == "N=1 M=4 values=normal layout=plain seed=0"

@@ -6,14 +6,13 @@ judged on the same examples. Another --seed draws other examples.
 """
 
 import argparse
-import signal
 from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
 
-from ...spec import OPERATIONS, Arithmetic
+from ...spec import DTYPES, OPERATIONS, Arithmetic
 from ..conformance import Result, Runner
 from ..parallel import in_parallel
 from . import REFUSED, VARIANTS, laws_of, name_of
@@ -27,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m opspec.tests.variants", description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=100_000, help="of each variant (default: %(default)s)")
     parser.add_argument("--op", action="append", choices=list(OPERATIONS), help="only this operation; repeatable")
-    parser.add_argument("--dtype", action="append", choices=sorted({v.dtype for v in VARIANTS}), help="repeatable")
+    parser.add_argument("--dtype", action="append", choices=DTYPES, help="only in this dtype; repeatable")
     parser.add_argument("--property", action="append", choices=PROPERTIES, help="only by these; repeatable")
     parser.add_argument("--minutes", type=float, help="begin nothing more after so many minutes")
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         (property_, group)
         for property_, group in together()
         if VARIANTS[group[0]].operation in (options.op or OPERATIONS)
-        and VARIANTS[group[0]].dtype in (options.dtype or VARIANTS[group[0]].dtype)
+        and VARIANTS[group[0]].dtype in (options.dtype or DTYPES)
         and ("laws" if property_.startswith("law:") else property_) in (options.property or PROPERTIES)
     ]
     if not groups:
@@ -45,7 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
     rounds = -(-options.examples // ROUND)
     size = min(options.examples, ROUND)
     tasks = ((group, property_, options.seed + r, size) for r in range(rounds) for property_, group in groups)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run in the background is interrupted so
     tally = {n: Counter[str]() for n in sorted({n for _, group in groups for n in group})}
     console, refused = Console(), []
     console.width = max(console.width, 120)
