@@ -119,7 +119,7 @@ class Arithmetic:
     @property
     def blur(self) -> float:
         """A relative error that is nobody's rounding: 1 %, or 32 units of the coarsest format on the way."""
-        return max(0.01, 32 * max(f.u for f in (self.intermediates, self.sums, self.operands)))
+        return max(0.01, 32 * max(f.u for f in (self.intermediates, self.accumulator, self.sums, self.operands)))
 
     def __str__(self) -> str:
         values = ((f.name, getattr(self, f.name)) for f in fields(self))

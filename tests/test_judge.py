@@ -352,3 +352,9 @@ def test_a_failure_at_a_long_size_shrinks_to_the_least(seed):
     cell = Cell(backend(softmax=softmax), OPERATIONS["softmax"], "float32", "forward")
     case = Runner(seed, examples=30).run(cell).counterexample["case"]
     assert case == "N=1 M=4 values=normal layout=plain seed=0"
+
+
+def test_sums_kept_in_a_coarse_format_blur_what_a_case_can_tell():
+    """1 rounds to 1 + 2⁻⁷ at a scale of 1.01, which a sum that is kept in bfloat16 may be off by, too."""
+    assert Arithmetic("bfloat16", accumulator="bfloat16").blur == 32 * 2.0**-8
+    assert Arithmetic("bfloat16").blur == 0.01
