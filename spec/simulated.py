@@ -260,9 +260,10 @@ class Simulated(NumberArray):
         total = a_ @ b_
         deviation = np.hypot(HEADROOM * terms.root, terms.deviation(total[:1]))
         fmt = self.simulation.arithmetic.accumulator
-        lost = fmt.smallest_normal if self.simulation.arithmetic.flush else fmt.tiny / 2
-        if np.any(np.abs(total[0]) < count[0] * lost / fmt.u):  # terms may underflow, each losing this much
-            deviation = np.hypot(deviation, HEADROOM * np.sqrt(3) / fmt.u * lost * count)
+        # in units of u, as half of float64's least number is none
+        lost = fmt.smallest_normal / fmt.u if self.simulation.arithmetic.flush else fmt.tiny / fmt.u / 2
+        if np.any(np.abs(total[0]) < count[0] * lost):  # terms may underflow, each losing this much
+            deviation = np.hypot(deviation, HEADROOM * np.sqrt(3) * lost * count)
         more: Any = 0.0
         if len(a_) > 1 or len(b_) > 1:  # of exact operands the products are exact, or nearly so
             more = (_repetition(a0, -1) - 1) * (_repetition(b0, -2) - 1) / np.maximum(terms.additions, 1)
@@ -365,9 +366,8 @@ class Simulated(NumberArray):
             if flush:  # and what a clamped exp leaves within a binade of it
                 perturbed[np.abs(perturbed) < 2 * fmt.smallest_normal] = 0
             else:
-                perturbed += (
-                    low * (fmt.tiny / 2 * self.simulation.magnification) * self.simulation.uniform(perturbed.shape)
-                )
+                half = fmt.tiny * (self.simulation.magnification / 2)  # in this order, or float64's is 0
+                perturbed += low * half * self.simulation.uniform(perturbed.shape)
         if not self.simulation.first_order or np.any(size >= fmt.largest * (1 - 2.0**-6)):
             beyond = np.abs(perturbed) > fmt.largest
             perturbed[beyond] = np.copysign(np.inf, perturbed[beyond])

@@ -5,33 +5,38 @@ which its arrays follow; so it shrinks well, prints on one line and is rebuilt f
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from ..spec import OPERATIONS, Format, Operation, format_of
 from ..spec.activations import ACTIVATIONS
+from .layouts import LAYOUTS, lay_out
+from .values import VALUES, Slot, telling
 
 SIZES = {
     "dense": {"N": 33, "I": 129, "O": 65},
     "mse": {"N": 65, "O": 65},
     "softmax": {"N": 33, "M": 130},
-    "conv2d": {"N": 3, "H": 13, "W": 13, "C": 17, "kH": 4, "kW": 4, "O": 17},
-    "maxpool2d": {"N": 3, "H": 17, "W": 17, "C": 9},
-    "rnn": {"T": 9, "N": 5, "I": 9, "H": 17, "O": 9},
-    "lstm": {"T": 9, "N": 5, "I": 9, "H": 17},
-    "attention": {"B": 3, "H": 3, "M": 65, "S": 65, "D": 33, "E": 33},
-    "multihead_attention": {"B": 3, "M": 33, "S": 33, "F": 17, "h": 4, "d_k": 9, "d_v": 9},
+    "conv2d": {"N": 5, "H": 13, "W": 13, "C": 17, "kH": 7, "kW": 7, "O": 33},
+    "maxpool2d": {"N": 5, "H": 17, "W": 17, "C": 17},
+    "rnn": {"T": 9, "N": 9, "I": 17, "H": 17, "O": 17},
+    "lstm": {"T": 9, "N": 9, "I": 17, "H": 17},
+    "attention": {"B": 5, "H": 5, "M": 65, "S": 65, "D": 33, "E": 33},
+    "multihead_attention": {"B": 5, "M": 33, "S": 33, "F": 17, "h": 5, "d_k": 9, "d_v": 9},
 }
-HURTFUL = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)  # 1, primes, blocks and ± 1
+BLOCKS = (16, 24, 32, 48, 64, 96, 128)
+HURTFUL = tuple(sorted({*range(1, 10), 12, 13, 20, 40, 80, *(n + d for n in BLOCKS for d in (-1, 0, 1))}))
 EDGES = 2 * (1, 9, 17, 33, 65, 129)  # one, and one more than a block: what is to come more often
 BEYOND_A_BLOCK = HURTFUL[HURTFUL.index(31) :]  # what a loop over blocks takes more than one step for
+LONG = (192, 193, 255, 256, 257, 385, 511, 512, 513, 768, 1000, 1023, 1024, 1025)  # and a loop over large ones
+LONGEST = {"T": 65, "kH": 9, "kW": 9, "h": 33}  # where each step is a loop's, or a window has room
 MOST_ELEMENTS = 4352  # of any array or of the product M·S, so that an example takes milliseconds; 65 · 66 are fewer
 MASKS = ("none", "random", "empty_rows", "first_block", "full")
-LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset")
 
 
 @dataclass(frozen=True)
@@ -94,20 +99,29 @@ class Case:
         for n, (name, letters) in enumerate(self.operation.arrays.items()):
             shape = shape_of(letters, self.sizes)
             shapes[name] = shape
-            arrays.append(VALUES[self.values](rng, shape, fmt, n == special) * self._gain(name, shape))
-        stored = [self._lay_out(_store(a, fmt)) for a in arrays]
+            slot = Slot(self.operation, name, shape, fmt, n == special)
+            arrays.append(VALUES[self.values](rng, slot) * self._gain(name, shape))
+        of_layout = np.random.default_rng([self.seed, len(arrays)])
+        stored = [lay_out(_store(a, fmt), self.layout, of_layout) for a in arrays]
+        if "mask" in parameters:
+            parameters["mask"] = lay_out(parameters["mask"], self.layout, of_layout)
         sizes = self.operation.check(tuple(stored), **parameters)
         cotangents = []
-        for letters in self.operation.outputs.values():
-            dy = VALUES["integers" if self.values == "integers" else "normal"](
-                rng, shape_of(letters, sizes), fmt, False
-            )
-            cotangents.append(self._lay_out(_store(np.asarray(dy), fmt)))
+        of_cotangents = VALUES["integers" if self.values == "integers" else "normal"]
+        for name, letters in self.operation.outputs.items():
+            dy = of_cotangents(rng, Slot(self.operation, name, shape_of(letters, sizes), fmt))
+            cotangents.append(lay_out(_store(np.asarray(dy), fmt), self.layout, of_layout))
         return Drawn(tuple(stored), tuple(cotangents), parameters)
+
+    @property
+    def departures(self) -> set[str]:
+        """The names of the parameters that differ from their defaults, "mask" among them where the case has one."""
+        differ = {k for k, v in self.parameters.items() if v != self.operation.defaults.get(k, object())}
+        return differ | ({"mask"} if self.mask != "none" else set())
 
     def keywords(self, rng: np.random.Generator) -> dict[str, Any]:
         """The parameters that differ from their defaults, a mask among them where the case has one."""
-        keywords = {k: v for k, v in self.parameters.items() if v != self.operation.defaults.get(k, object())}
+        keywords = {k: self.parameters[k] for k in self.parameters if k in self.departures}
         if self.mask != "none":
             B, M, S = (self.sizes[k] for k in ("B", "M", "S"))
             heads = self.sizes["h"] if "h" in self.sizes else self.sizes["H"]
@@ -125,9 +139,6 @@ class Case:
         if self.values == "negative":  # whose products are all of one sign
             return 1.0 / fan_in
         return (4.0 if saturating else 1.0) / np.sqrt(fan_in)
-
-    def _lay_out(self, array: np.ndarray) -> np.ndarray:
-        return lay_out(array, self.layout)
 
 
 @dataclass(frozen=True)
@@ -166,11 +177,42 @@ def cases(
         op,
         sizes,
         seed=draw(st.integers(0, 2**16 - 1), label="seed"),
-        values=choose("values", [v for v in _values(op, chosen, steep) if v in (values or VALUES)]),
+        values=choose("values", [v for v in telling(op, chosen, steep) if v in (values or VALUES)]),
         layout=choose("layout", layouts),
         parameters=chosen,
         **mask,
     )
+
+
+@st.composite
+def at_most(draw: st.DrawFn, case: Case) -> Case:
+    """The case, two times in five, and simpler ones: for Hypothesis to shrink what it has not drawn."""
+
+    def simpler(what: str, options: Iterable[Any], own: Any) -> Any:
+        options = [option for option in options if option != own]
+        return _choose(draw, what, [*options, *(12 * max(1, len(options)) * [own])])
+
+    sizes = {k: simpler(k, [h for h in HURTFUL if h < n], n) for k, n in case.sizes.items()}
+    if "causal" in case.departures:
+        sizes["S"] = sizes["M"]
+    parameters = dict(case.parameters)
+    for name, own in parameters.items():
+        default = case.operation.defaults.get(name, (1, 1))  # a window's, which has none
+        parameters[name] = simpler(name, [default], own)
+    smaller = replace(
+        case,
+        sizes=sizes,
+        parameters=parameters,
+        seed=simpler("seed", [0], case.seed),
+        values=simpler("values", ["normal"], case.values),
+        layout=simpler("layout", ["plain"], case.layout),
+        mask=simpler("mask", ["none"], case.mask),
+    )
+    try:
+        smaller.draw("float32")
+    except ValueError:  # a window that no longer fits, or causal with sizes that differ
+        reject()
+    return smaller
 
 
 def _choose(draw: st.DrawFn, what: str, options: Iterable[Any]) -> Any:
@@ -179,7 +221,9 @@ def _choose(draw: st.DrawFn, what: str, options: Iterable[Any]) -> Any:
     return draw(st.sampled_from([(what, option) for option in options]), label=what)[1]
 
 
-def _sizes(choose: Callable[..., Any], op: Operation, chosen: dict[str, Any], may: Sequence[str], most: int):
+def _sizes(
+    choose: Callable[..., Any], op: Operation, chosen: dict[str, Any], may: Sequence[str], most: int
+) -> dict[str, int]:
     """Sizes within the budget, of which `kept` is shrunk last; chooses `causal`, too, which needs M = S."""
     blocked = [letter for letter, limit in SIZES[op.name].items() if limit >= 9]
     sizes = {}
@@ -190,10 +234,11 @@ def _sizes(choose: Callable[..., Any], op: Operation, chosen: dict[str, Any], ma
         # equal sizes are where a transposition goes unnoticed by every comparison of shapes
         first, second = choose("equal", itertools.combinations(sizes, 2))
         sizes[first] = sizes[second] = min(sizes[first], sizes[second])
-    kept = choose("kept", [letter for letter in sizes if SIZES[op.name][letter] >= 5])
-    if kept != "T" and choose("long", (False, False, False, True, True)):
+    kept = choose("kept", list(sizes))
+    if choose("long", (False, False, False, True, True)):
         # the small ones are for shrinking, which does not find its way back over two choices at once
-        sizes[kept] = choose(f"long {kept}", HURTFUL + 5 * BEYOND_A_BLOCK)
+        options = HURTFUL + 5 * BEYOND_A_BLOCK + 2 * LONG + (2049, 4097)
+        sizes[kept] = choose(f"long {kept}", [n for n in options if n <= LONGEST.get(kept, most)])
     if "d_v" in sizes and choose("as in the paper", (False, True)):
         sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
     if "S" in sizes:
@@ -206,35 +251,35 @@ def _sizes(choose: Callable[..., Any], op: Operation, chosen: dict[str, Any], ma
 
 
 def _windows(choose: Callable[..., Any], op: Operation, sizes: dict[str, int], may: Sequence[str]) -> dict[str, Any]:
-    """Windows, strides, paddings and dilations that fit the image; conv2d's window is a size of its weight."""
-    drawn: dict[str, list[int]] = {"stride": [], "padding": [], "dilation": [], "window": []}
-    for axis in "HW":
-        padding = choose(f"padding of {axis}", range(4)) if "padding" in may else 0
-        room = sizes[axis] + 2 * padding
-        window = min(sizes["k" + axis] if "k" + axis in sizes else choose(f"window of {axis}", range(1, 5)), room)
-        reach = (room - 1) // (window - 1) if window > 1 else 3
-        drawn["padding"].append(padding)
-        drawn["window"].append(window)
-        drawn["dilation"].append(choose(f"dilation of {axis}", range(1, min(3, reach) + 1)) if "dilation" in may else 1)
-        drawn["stride"].append(choose(f"stride of {axis}", range(1, 4)) if "stride" in may else 1)
-        if "k" + axis in sizes:
-            sizes["k" + axis] = window
+    """Windows, strides, paddings and dilations that fit the image, each at its default half the time and alike for both
+    axes half the time; conv2d's window is a size of its weight."""
+    drawn: dict[str, list[int]] = {}
+
+    def both(name: str, options: Callable[[int], Sequence[int]], default: int | None = None) -> None:
+        """A parameter's values for H and W, from the options of each axis."""
+        if default is not None and (name not in may or not choose(f"set {name}", (False, True))):
+            drawn[name] = [default, default]
+            return
+        first, second = (list(options(axis)) for axis in (0, 1))
+        drawn[name] = [choose(f"{name} of H", first)]
+        alike = drawn[name][0] in second and choose(f"{name} alike", (True, False))
+        drawn[name].append(drawn[name][0] if alike else choose(f"{name} of W", second))
+
+    image = [sizes["H"], sizes["W"]]
+    if "kH" in sizes:
+        kernel = [sizes["kH"], sizes["kH"] if choose("window alike", (True, False)) else sizes["kW"]]
+        both("padding", lambda axis: sorted({1, 2, 3, kernel[axis] // 2}), 0)
+        room = [size + 2 * padding for size, padding in zip(image, drawn["padding"], strict=True)]
+        drawn["window"] = [min(k, r) for k, r in zip(kernel, room, strict=True)]
+        sizes |= {"kH": drawn["window"][0], "kW": drawn["window"][1]}
+    else:
+        room = image
+        most = max(1, 4 * MOST_ELEMENTS // int(np.prod([sizes[k] for k in "NHWC"])))  # pixels in all windows together
+        both("window", lambda axis: [k for k in (1, 2, 3, 4, 5, 7, 9, 17) if k <= room[axis] and k * k <= most])
+    reach = [(r - 1) // (k - 1) if k > 1 else 3 for r, k in zip(room, drawn["window"], strict=True)]
+    both("dilation", lambda axis: range(1, min(3, reach[axis]) + 1), 1)
+    both("stride", lambda axis: sorted({1, 2, 3, drawn["window"][axis]}), 1)
     return {k: (v[0], v[1]) for k, v in drawn.items() if k in op.parameters}
-
-
-def _values(op: Operation, chosen: Mapping[str, Any], steep: bool) -> list[str]:
-    """The distributions that say something of the operation, given its activation."""
-    activation = chosen.get("activation")
-    without: tuple[str, ...] = DISCRETE if op.name == "mse" else OF_DIFFERENCES
-    if activation != "tanh" and op.name != "lstm":
-        without += OF_TANH
-    if op.name == "multihead_attention":
-        without += STEEP_SCORES
-    elif op.recurrent and activation in ("identity", "relu"):
-        without += EXPLOSIVE
-    elif steep and (op.name in ("softmax", "lstm", "attention") or activation in ("sigmoid", "tanh")):
-        without += FLAT
-    return [v for v in (*VALUES, *(3 * OF_TANH if activation == "tanh" else ())) if v not in without]
 
 
 def shape_of(letters: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -246,134 +291,10 @@ def shape_of(letters: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def lay_out(array: np.ndarray, layout: str) -> np.ndarray:
-    """The same numbers in a memory layout, with NaN (True for masks) in whatever lies between and around them."""
-    poison = True if array.dtype == bool else np.nan
-    if array.ndim == 0:
-        return array
-    if layout == "transposed":
-        return _guarded(array.T.shape, array.dtype, poison, array.T).T
-    if layout == "reversed":
-        flip = (slice(None, None, -1),) * array.ndim
-        return _guarded(array.shape, array.dtype, poison, array[flip])[flip]
-    if layout == "sliced":
-        wide = _guarded((*array.shape[:-1], 2 * array.shape[-1]), array.dtype, poison)
-        wide[..., ::2] = array
-        return wide[..., ::2]
-    return _guarded(array.shape, array.dtype, poison, array, shift=1 if layout == "offset" else 0)
-
-
-def _guarded(shape, dtype, poison, values=None, shift: int = 0) -> np.ndarray:
-    """A C-ordered array inside a buffer whose ends are poisoned; `shift` moves it off the alignment."""
-    band, size = 64, int(np.prod(shape))
-    buffer = np.full(size + 2 * band, poison, dtype)
-    array = buffer[band + shift : band + shift + size].reshape(shape)
-    if values is not None:
-        array[...] = values
-    return array
-
-
 def _store(values: np.ndarray, fmt: Format) -> np.ndarray:
     """Rounded to the format, and kept within it: an infinity here would be the case's, not the implementation's."""
     values = np.clip(values, -fmt.largest / 2, fmt.largest / 2)
     return np.asarray(values, np.float64).astype(fmt.dtype)
-
-
-def _normal(rng, shape, fmt, special):
-    return rng.standard_normal(shape)
-
-
-def _integers(rng, shape, fmt, special):
-    return rng.integers(-2, 3, shape).astype(float)
-
-
-def _offset(rng, shape, fmt, special):
-    """One array near ± 1.5 · 2^(p−1), where neighbours are 1 apart (10⁷ in float32): what is not subtracted first is lost.
-
-    Not near a power of two, where the numbers above are twice as far apart as those below and rounding does lean.
-    """
-    if not special:
-        return rng.standard_normal(shape)
-    return rng.choice([-1.5, 1.5]) * 2.0 ** (fmt.p - 1) + np.round(3 * rng.standard_normal(shape))
-
-
-def _scaled(exponent: float) -> Callable[..., np.ndarray]:
-    """One array of the call is scaled, by a power of the format's range."""
-
-    def values(rng, shape, fmt, special):
-        return rng.standard_normal(shape) * (2.0 ** np.round(exponent * fmt.e_max) if special else 1.0)
-
-    return values
-
-
-def _small(rng, shape, fmt, special):
-    """All arrays small, so that sums are: where a function is its argument, and what is added to 1 is lost."""
-    return rng.standard_normal(shape) * 2.0 ** -(fmt.p // 3)
-
-
-def _close(rng, shape, fmt, special):
-    """Arrays of one shape that nearly agree."""
-    return np.random.default_rng(0).standard_normal(shape) + 2.0 ** -(fmt.p // 3) * rng.standard_normal(shape)
-
-
-def _brim(rng, shape, fmt, special):
-    """One array whose sum of squares overflows, while half of it does not, if sums have a wider range; else neither."""
-    x, brim = rng.standard_normal(shape), 1.5 if fmt.e_max < format_of("float32").e_max else 0.125
-    return x * np.sqrt(brim * fmt.largest / np.sum(x * x)) if special else x
-
-
-def _mixed(rng, shape, fmt, special):
-    """Magnitudes over a factor of 10⁶, of 64 in 16 bits."""
-    exponent = 10 if fmt.p >= 24 else 3
-    return rng.standard_normal(shape) * 2.0 ** rng.integers(-exponent, exponent + 1, shape)
-
-
-def _cancelling(rng, shape, fmt, special):
-    """± 1 but for a small part: sums cancel to what the small parts leave.
-
-    The product of two small parts is many units in the last place: at less than one, the rounding errors of all products
-    with one weight would lean one way.
-    """
-    return np.sign(rng.standard_normal(shape)) * (1 + 2.0 ** -(fmt.p // 3) * rng.standard_normal(shape))
-
-
-VALUES: dict[str, Callable[..., np.ndarray]] = {
-    "normal": _normal,
-    "integers": _integers,
-    "negative": lambda rng, shape, fmt, special: -np.abs(rng.standard_normal(shape)) - 0.5,
-    "ties": lambda rng, shape, fmt, special: rng.choice([-1.5, -0.5, 0.5], shape),
-    "large": lambda rng, shape, fmt, special: rng.standard_normal(shape) * (30.0 if special else 1.0),
-    "saturating": lambda rng, shape, fmt, special: 2 * rng.standard_normal(shape),
-    "zeros": lambda rng, shape, fmt, special: rng.standard_normal(shape) * (rng.random(shape) < 0.5),
-    "cancelling": _cancelling,
-    "mixed": _mixed,
-    "offset": _offset,
-    "tiny": _scaled(-0.4),
-    "huge": _scaled(0.3),
-    "small": _small,
-    "close": _close,
-    "brim": _brim,
-}
-"""Distributions of values; the first is what a failing case shrinks to."""
-
-
-FLAT = ("huge", "offset", "large")
-"""Where sigmoid, tanh and softmax are constant."""
-
-STEEP_SCORES = (*FLAT, "mixed", "saturating")
-"""What projections would turn into logits so large that the rounding of the projections decides between them."""
-
-OF_DIFFERENCES = ("close", "brim")
-"""Of the sum of squared differences."""
-
-OF_TANH = ("small",)
-"""Of what has a function that is its argument near 0."""
-
-DISCRETE = ("offset",)
-"""Where a difference takes a dozen values, whose squares' rounding errors are copies of one another."""
-
-EXPLOSIVE = ("saturating", "large", "huge", "mixed")
-"""What an unbounded recurrence would carry out of every format."""
 
 
 def _mask(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -396,7 +317,7 @@ def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int, kept: str
         scores = (
             [sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1)) * sizes["M"] * sizes["S"]] if "S" in sizes else []
         )
-        windows = [np.prod([sizes[k] for k in ("N", "H", "W", "C", "kH", "kW")])] if "kH" in sizes else []
+        windows = [np.prod([sizes[k] for k in ("N", "H", "W", "C", "kH", "kW")]) // 2] if "kH" in sizes else []
         largest = max(int(np.prod(shape)) for shape in shapes)
         steps = [sizes["T"] * sizes["N"] * sizes["H"] * max(sizes["H"], sizes["I"]) // 8] if op.recurrent else []
         return max([largest, *scores, *windows, *steps])

@@ -1,6 +1,7 @@
 """Cells of the conformance matrix: one backend's operation in one dtype, held to one property over many examples."""
 
 import contextlib
+import math
 import shlex
 import traceback
 import warnings
@@ -13,10 +14,11 @@ from zlib import crc32
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import Flaky, HypothesisException
+from hypothesis.strategies import SearchStrategy
 
 from ..impls import Backend
 from ..spec import OPERATIONS, Operation
-from .cases import Case
+from .cases import Case, at_most
 from .judge import Judgement, Statistics
 from .properties import PROPERTIES, Property, bad_input
 from .traits import TRAITS, Trait
@@ -24,6 +26,7 @@ from .traits import cases as cases_of_traits
 
 MOST_INCONCLUSIVE = 0.1  # of a cell's examples
 ENOUGH_TO_CLIMB = 500  # climbing towards the worst error takes half of a cell's examples, all near one another
+ENOUGH_TO_FIND_AGAIN = 100  # draws, two fifths of which are the case that is to be shrunk
 ENOUGH_TO_BE_SENSITIVE = 60  # examples, of which each argument is left out in several
 VERDICTS = ("pass", "fail", "known", "inconclusive", "unsupported", "error")
 BAD_INPUT = "bad_input"
@@ -81,6 +84,15 @@ class Result:
     value: str = ""
 
 
+def _holds(tallies: Sequence["Tally"], case: Case) -> bool:
+    try:
+        for tally in tallies:
+            tally.judge(case)
+    except Mismatch:  # the tally has it
+        return False
+    return True
+
+
 class Mismatch(AssertionError):
     """An example that failed; hypothesis shrinks it."""
 
@@ -115,16 +127,25 @@ def _row(property_: str) -> Property | Trait:
 
 
 class Runner:
-    """Judges cells, on so many examples each (default: the Hypothesis profile's); `case`, where given, is the only one.
+    """Judges cells, on the directed cases and on so many examples each that are drawn (default: the Hypothesis
+    profile's); `case`, where given, is the only one.
 
-    shrink=False is content with the first failure, of any size.
+    shrink=False is content with the first failure, of any size; directed=False draws all examples.
     """
 
-    def __init__(self, seed: int, case: str | None = None, examples: int | None = None, shrink: bool = True):
+    def __init__(
+        self,
+        seed: int,
+        case: str | None = None,
+        examples: int | None = None,
+        shrink: bool = True,
+        directed: bool = True,
+    ):
         self.seed = seed
         self.case = case
         self.examples = examples
         self.shrink = shrink
+        self.directed = directed
 
     def run(self, cell: Cell | BrokenBackend) -> Result:
         """Never raises for what an implementation does: that becomes the verdict."""
@@ -168,49 +189,67 @@ class Runner:
         cell = cells[0]
         if self.case is not None:
             for tally in tallies:
-                with contextlib.suppress(Mismatch):  # the tally has it
-                    tally.judge(Case.parse(cell.operation, self.case))
+                _holds([tally], Case.parse(cell.operation, self.case))
                 tally.conclude(single=True)
             return
-        strategy = PROPERTIES[cell.property].strategy(cell.operation, may)
+        row = PROPERTIES[cell.property]
         known = any(_defect(cell) is not None for cell in cells)  # then one failure is enough
-        share = 1.0 if known else PROPERTIES[cell.property].share * cell.backend.share
-        wanted = max(1, round((self.examples or settings().max_examples) * share))
-        phases = {Phase.explicit, Phase.generate} | ({Phase.shrink} if self.shrink and not known else set())
-        if wanted >= ENOUGH_TO_CLIMB:
-            phases.add(Phase.target)
-        for attempt in range(4):  # examples that the backend does not support are made up for
-
-            @seed(crc32(f"{self.seed} {cell} {attempt}".encode()))
-            @settings(
-                max_examples=wanted,
-                phases=phases,
-                deadline=None,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-                report_multiple_bugs=False,
-            )
-            @given(strategy)
-            def examples(case: Case) -> None:
-                for tally in tallies:
-                    tally.judge(case)
-                target(min(max(tally.last for tally in tallies), 1e6))
-
-            try:
-                examples()
-            except Mismatch:
+        share = 1.0 if known else cell.backend.share
+        shrink = self.shrink and not known
+        one_in = math.ceil(1 / share)  # of the directed cases, other ones with each seed
+        for case in row.directed(cell.operation.name, may)[self.seed % one_in :: one_in] if self.directed else ():
+            if not _holds(tallies, case):
+                if shrink:
+                    self._search(tallies, at_most(case), ENOUGH_TO_FIND_AGAIN, f"{cell} {case}", shrink=True)
                 break
-            except Flaky:  # what an implementation does only now and then is a failure, too
-                flaky = [result for result in results if result.verdict in ("fail", "error")]
-                if not flaky:
-                    raise
-                for result in flaky:
-                    result.reason += " (the same case passed when it was repeated)"
-                break
-            if all(tally.tried >= 0.9 * wanted or not tally.unsupported for tally in tallies):
-                break
+        else:
+            wanted = max(1, round((self.examples or settings().max_examples) * row.share * share))
+            strategy = row.strategy(cell.operation, may)
+            tried = [tally.tried for tally in tallies]
+            for attempt in range(4):  # examples that the backend does not support are made up for
+                if not self._search(tallies, strategy, wanted, f"{cell} {attempt}", shrink):
+                    break
+                enough = (tally.tried - n >= 0.9 * wanted for tally, n in zip(tallies, tried, strict=True))
+                if all(e or not tally.unsupported for tally, e in zip(tallies, enough, strict=True)):
+                    break
         for tally in tallies:
             tally.conclude()
+
+    def _search(
+        self, tallies: Sequence["Tally"], strategy: SearchStrategy[Case], wanted: int, what: str, shrink: bool
+    ) -> bool:
+        """Whether so many drawn cases hold; else the tallies have the smallest that was found not to."""
+        phases = {Phase.explicit, Phase.generate} | ({Phase.shrink} if shrink else set())
+        if wanted >= ENOUGH_TO_CLIMB:
+            phases.add(Phase.target)
+
+        @seed(crc32(f"{self.seed} {what}".encode()))
+        @settings(
+            max_examples=wanted,
+            phases=phases,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+        )
+        @given(strategy)
+        def examples(case: Case) -> None:
+            for tally in tallies:
+                tally.judge(case)
+            target(min(max(tally.last for tally in tallies), 1e6))
+
+        try:
+            examples()
+        except Mismatch:
+            return False
+        except Flaky:  # what an implementation does only now and then is a failure, too
+            flaky = [tally.result for tally in tallies if tally.result.verdict in ("fail", "error")]
+            if not flaky:
+                raise
+            for result in flaky:
+                result.reason += " (the same case passed when it was repeated)"
+            return False
+        return True
 
     def _measure(self, cell: Cell, result: Result, may: tuple[str, ...]) -> Result:
         """The least value over the trait's cases. What an implementation raises is for other cells to judge."""

@@ -23,9 +23,10 @@ from ..spec.certified import Certified, precision
 from ..spec.rational import rational
 from ..spec.simulated import REPLICATES, Simulated, Simulation
 from . import identities as say
-from .cases import Case, cases, lay_out, shape_of
+from .cases import Case, cases, shape_of
 from .identities import Given, Run, Side, Sides
 from .judge import Judgement, rounding, tolerance_factor
+from .layouts import plain
 
 SMOOTH = ("normal", "negative", "saturating")
 CALM = (*SMOOTH, "zeros", "ties", "cancelling", "integers")  # sums stay of order one
@@ -145,7 +146,7 @@ def implementation(law: Law, backend: Backend, dtype: str) -> Run:
             raise NotImplementedError(f"{backend.name} has no {op.name} in {dtype}")
         if missing := [p for p in parameters if p not in backend.parameters(op)]:
             raise NotImplementedError(f"{backend.name}'s {op.name} takes no {missing[0]}")
-        given = tuple(lay_out(np.asarray(a, np.float64).astype(stored), "plain") for a in arrays)
+        given = tuple(plain(np.asarray(a, np.float64).astype(stored)) for a in arrays)
         assert all(np.array_equal(a, b.astype(float), equal_nan=True) for a, b in zip(arrays, given, strict=True))
         if law.gradient:
             n = len(op.arrays)

@@ -8,23 +8,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from hypothesis import assume, reject
 from hypothesis import strategies as st
 
 from ..impls import Backend
-from ..spec import FORMATS, Arithmetic, Operation, format_of
+from ..spec import FORMATS, Operation, format_of
 from ..spec.arithmetic import round_to
 from ..spec.certified import Certified, Undecided, evaluate, precision
 from ..spec.rational import rational
 from ..spec.simulated import Simulated, Simulation
-from .cases import LAYOUTS, SIZES, Case, Drawn, cases
-from .judge import Expectation, Judgement, judge_all, replicate_errors, sensitivity, tolerance_factor
+from .calls import judge_call, stateless
+from .cases import SIZES, Case, Drawn, cases
+from .directed import directed
+from .judge import Judgement, judge_all, replicate_errors, sensitivity, tolerance_factor
 from .laws import LAWS
 from .laws import judge as judge_law
-from .oracle import expect, trivial_answers
+from .layouts import LAYOUTS
+from .oracle import expect
 
 SMOOTH = ("normal", "negative", "saturating")
 LAWS_SHARE = 0.1  # of the profile's examples, for each
@@ -33,7 +35,7 @@ FINITE_DIFFERENCE_STEP = {"float16": 2.0**-3, "bfloat16": 2.0**-2, "float32": 2.
 
 @dataclass(frozen=True)
 class Property:
-    """judge(backend, dtype, case) → Judgement, and the strategy that draws its cases."""
+    """judge(backend, dtype, case) → Judgement, the strategy that draws its cases, and those that it is tried on first."""
 
     name: str
     judge: Callable[[Backend, str, Case], Judgement]
@@ -41,16 +43,17 @@ class Property:
     needs_gradient: bool = False
     share: float = 1.0  # of the profile's examples
     applies: Callable[[Operation], bool] = lambda operation: True
+    directed: Callable[[str, tuple[str, ...]], Sequence[Case]] = lambda operation, may: ()
 
 
 def forward(backend: Backend, dtype: str, case: Case) -> Judgement:
     """The outputs are those of the spec, within the declared arithmetic's tolerance; the inputs are left as they were."""
-    return _judge_call(backend, dtype, case, of_gradient=False)
+    return judge_call(backend, dtype, case, of_gradient=False)
 
 
 def gradient(backend: Backend, dtype: str, case: Case) -> Judgement:
     """Every array's gradient is that of the spec's vjp, for random cotangents of every output."""
-    return _judge_call(backend, dtype, case, of_gradient=True)
+    return judge_call(backend, dtype, case, of_gradient=True)
 
 
 def layout(backend: Backend, dtype: str, case: Case) -> Judgement:
@@ -196,93 +199,6 @@ SPECIAL: dict[str, list[tuple[str, float]]] = {
     "multihead_attention": [("q", np.nan), ("k", np.nan), ("v", np.nan), ("q", -0.0)],
 }
 """Where the equations define what NaN and infinities give; e.g. +inf in a softmax is ∞/∞, and left open."""
-
-
-def _judge_call(backend: Backend, dtype: str, case: Case, of_gradient: bool) -> Judgement:
-    """Call twice and judge both answers: what only a second call shows (stale or reused memory) shows here."""
-    op, drawn = case.operation, case.draw(dtype)
-    arrays = drawn.arrays + drawn.cotangents if of_gradient else drawn.arrays
-    names = ["d" + name for name in op.arrays] if of_gradient else list(op.outputs)
-
-    def call() -> tuple[Any, ...]:
-        if of_gradient:
-            return backend.backward(op.name, drawn.arrays, drawn.cotangents, drawn.parameters)
-        return backend.forward(op.name, drawn.arrays, drawn.parameters)
-
-    arithmetic = backend.arithmetic(op.name, dtype, gradient=of_gradient)
-    try:
-        expectations, trivial = _expected(
-            case, drawn, op.vjp if of_gradient else op.function, arrays, names, arithmetic
-        )
-    except Undecided as kink:
-        return Judgement("inconclusive", reason=str(kink))
-    inputs = {**dict(zip([*op.arrays, *op.outputs], arrays, strict=False)), **_masks(drawn)}
-    before = {name: a.tobytes() for name, a in inputs.items()}
-    first = call()
-    copies = [np.array(a) for a in first]
-    judgement = judge_all(expectations, copies if _all_arrays(first) else first, trivial)
-    if judgement.failed:
-        return judgement
-    for name, a in inputs.items():
-        if a.tobytes() != before[name]:
-            return Judgement("fail", np.inf, f"input {name} was modified")
-    for a in first:
-        _spoil(a, arrays)
-    spoilt = [np.array(a) for a in first]
-    second = call()
-    for name, a, copy in zip(names, first, spoilt, strict=True):
-        if a.tobytes() != copy.tobytes():
-            return Judgement("fail", np.inf, "a second call changed what the first had returned", name)
-    if all(a.tobytes() == copy.tobytes() for a, copy in zip(second, copies, strict=True)):
-        return judgement
-    again = judge_all(expectations, second, trivial)
-    if again.failed:
-        return Judgement(**{**vars(again), "reason": f"second call with the same inputs: {again.reason}"})
-    return judgement
-
-
-_latest: dict[Any, tuple[list[Expectation], tuple[tuple[str, ...], str]]] = {}
-"""What was expected of the latest example: implementations that are judged on it in turn ask the oracle once."""
-
-
-def _expected(
-    case: Case,
-    drawn: Drawn,
-    function: Callable[..., Any],
-    arrays: Sequence[np.ndarray],
-    names: list[str],
-    arithmetic: Arithmetic,
-) -> tuple[list[Expectation], tuple[tuple[str, ...], str]]:
-    """The right answers, and which trivially wrong ones they tell from them."""
-    text = str(case)
-    key = text, function, arrays[0].dtype, arithmetic
-    if key not in _latest:
-        expectations = expect(function, arrays, drawn.parameters, arithmetic, names, case.seed)
-        truths = [e.truth.high for e in expectations]
-        ignore = np.random.default_rng(crc32(text.encode())).permutation(len(arrays))[:2]
-        trivial = trivial_answers(case.operation, function, arrays, drawn.parameters, truths, arithmetic.blur, ignore)
-        _latest.clear()
-        _latest[key] = expectations, sensitivity(expectations, trivial)
-    return _latest[key]
-
-
-def _spoil(answer: Any, arrays: Sequence[np.ndarray]) -> None:
-    """NaN all over what a call returned, unless it is the inputs' memory, or nobody's to write: what a second call
-    reuses of it, to read or to write, shows."""
-    if (
-        isinstance(answer, np.ndarray)
-        and answer.flags.writeable
-        and not any(np.shares_memory(answer, a) for a in arrays)
-    ):
-        answer[...] = np.nan
-
-
-def _all_arrays(answers: Sequence[Any]) -> bool:
-    return all(isinstance(a, np.ndarray | np.generic) for a in answers)
-
-
-def _masks(drawn: Drawn) -> dict[str, np.ndarray]:
-    return {k: v for k, v in drawn.parameters.items() if isinstance(v, np.ndarray)}
 
 
 def _largest_partial_sum(
@@ -441,8 +357,20 @@ def law(name: str) -> Property:
 PROPERTIES = {
     p.name: p
     for p in (
-        Property("forward", forward, lambda op, may: cases(op.name, parameters=may)),
-        Property("gradient", gradient, lambda op, may: cases(op.name, parameters=may, steep=True), needs_gradient=True),
+        Property("forward", forward, lambda op, may: cases(op.name, parameters=may), directed=directed),
+        Property(
+            "gradient",
+            gradient,
+            lambda op, may: cases(op.name, parameters=may, steep=True),
+            needs_gradient=True,
+            directed=directed,
+        ),
+        Property(
+            "stateless",
+            stateless,
+            lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512),
+            share=0.1,
+        ),
         Property(
             "finite_difference",
             finite_difference,

@@ -15,9 +15,10 @@ from ..impls import Backend
 from ..spec import FORMATS, Arithmetic, Format, Operation
 from ..spec.certified import certify
 from ..spec.simulated import Simulation
-from .cases import Case, Drawn, lay_out
+from .cases import Case, Drawn
 from .identities import batch_letter, part_of
 from .judge import Expectation
+from .layouts import plain
 
 CASES = {
     "dense": ("N=17 I=65 O=33 activation=tanh", "N=33 I=127 O=8"),
@@ -69,7 +70,7 @@ def batch_invariant(backend: Backend, dtype: str, case: Case) -> bool:
     size = case.sizes[letter]
     for n in sorted({0, size // 2, size - 1}):
         arrays, parameters = part_of(op, drawn.arrays, drawn.parameters, slice(n, n + 1))
-        alone = backend.forward(op.name, tuple(lay_out(a, "plain") for a in arrays), parameters)
+        alone = backend.forward(op.name, tuple(plain(a) for a in arrays), parameters)
         axes = (letters.split().index(letter) for letters in op.outputs.values())
         if _bits(alone) != _bits(np.take(y, [n], axis) for y, axis in zip(outputs, axes, strict=True)):
             return False

@@ -1,0 +1,73 @@
+"""Layouts: how the numbers of a case lie in memory. What lies between and around them is poison."""
+
+import numpy as np
+
+LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset", "broadcast", "mixed")
+BAND = 64  # poisoned elements before and behind each array
+
+
+def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndarray:
+    """The same numbers in a memory layout, with NaN (True for masks) in whatever lies between and around them.
+
+    "broadcast" has one axis of stride 0, along which it repeats the first numbers; "mixed" has its axes in any order in
+    memory, any of them backwards or with gaps, each array in its own way.
+    """
+    poison = _poison(array)
+    if array.ndim == 0 or layout == "plain":
+        return plain(array)
+    if layout == "transposed":
+        return _guarded(array.T.shape, array.dtype, poison, array.T).T
+    if layout == "reversed":
+        flip = (slice(None, None, -1),) * array.ndim
+        return _guarded(array.shape, array.dtype, poison, array[flip])[flip]
+    if layout == "sliced":
+        wide = _guarded((*array.shape[:-1], 2 * array.shape[-1]), array.dtype, poison)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    if layout == "broadcast":
+        return _broadcast(array, poison, rng)
+    if layout == "mixed":
+        return _mixed(array, poison, rng)
+    return _guarded(array.shape, array.dtype, poison, array, shift=1)
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """A copy in C order, with poison before and behind it."""
+    return _guarded(array.shape, array.dtype, _poison(array), array)
+
+
+def _poison(array: np.ndarray) -> float | bool:
+    return True if array.dtype == bool else np.nan
+
+
+def _broadcast(array: np.ndarray, poison, rng: np.random.Generator) -> np.ndarray:
+    """Writable, as what a library's expand returns is: some exchange protocols refuse what is not."""
+    axis = int(rng.integers(array.ndim))
+    first = np.take(array, [0], axis)
+    first = _guarded(first.shape, array.dtype, poison, first)
+    strides = (0 if n == axis else stride for n, stride in enumerate(first.strides))
+    return np.lib.stride_tricks.as_strided(first, array.shape, tuple(strides))
+
+
+def _mixed(array: np.ndarray, poison, rng: np.random.Generator) -> np.ndarray:
+    order = rng.permutation(array.ndim)
+    shape = np.array(array.shape)[order]
+    gaps = rng.integers(1, 4, array.ndim) * (rng.random(array.ndim) < 0.5) + 1  # steps of 1 to 4, 1 half the time
+    if int(np.prod(shape * gaps)) > 16 * array.size:
+        gaps[:-1] = 1
+    steps = np.where(rng.random(array.ndim) < 0.25, -gaps, gaps)
+    view = tuple(slice(None, None, step) for step in steps)
+    wide = _guarded(tuple(int(n) for n in shape * gaps), array.dtype, poison)[view]
+    laid = wide.transpose(np.argsort(order))
+    laid[...] = array
+    return laid
+
+
+def _guarded(shape, dtype, poison, values=None, shift: int = 0) -> np.ndarray:
+    """A C-ordered array inside a buffer whose ends are poisoned; `shift` moves it off the alignment."""
+    size = int(np.prod(shape))
+    buffer = np.full(size + 2 * BAND, poison, dtype)
+    array = buffer[BAND + shift : BAND + shift + size].reshape(shape)
+    if values is not None:
+        array[...] = values
+    return array
