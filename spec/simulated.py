@@ -2,7 +2,7 @@
 
 Replicate 0 is unperturbed (float64). After each operation every other replicate is perturbed as the arithmetic would:
 
-- a rounded result: relative noise, uniform in ±u of the intermediates' format;
+- a rounded result: relative noise, uniform in ±u of the intermediates' format, and the same for all that have one mantissa;
 - exp, log, tanh: uniform in ± function_ulps·u, twice: once for every element and once for the whole replicate, because a
   library's error is a deterministic function of its input; for eᶻ also u·|z|, as 2^(z·log₂e) has it, twice;
 - a sum of n terms pᵢ, in any order that does not sort them: normal noise of variance
@@ -230,7 +230,8 @@ class Simulated(NumberArray):
         """A library function's error, in part its own for every element, in part common to the replicate."""
         simulation, arithmetic = self.simulation, self.simulation.arithmetic
         shape = (simulation.replicates - 1, *result.shape[1:])
-        noise = simulation.uniform(shape) + simulation.common(function.__name__, result.ndim - 1)
+        noise = _alike(simulation.uniform(shape), argument[0], arithmetic.intermediates, scaled=False)
+        noise = noise + simulation.common(function.__name__, result.ndim - 1)
         noise = noise * (arithmetic.function_ulps * simulation.u(arithmetic.intermediates))
         if function is np.exp:  # as 2^(z·log₂e), whose constant and product are rounded
             through_exp2 = simulation.uniform(shape) + simulation.common("log2 e", result.ndim - 1)
@@ -245,7 +246,7 @@ class Simulated(NumberArray):
         size = simulation.u(fmt) * np.abs(result[-shape[0] :])
         if most is not None:
             size = np.minimum(size, simulation.magnification * most[-shape[0] :])
-        rounded = self._stored(result, simulation.uniform(shape) * size, fmt)
+        rounded = self._stored(result, _alike(simulation.uniform(shape), result[0], fmt) * size, fmt)
         rounded.before = result
         return rounded
 
@@ -265,7 +266,8 @@ class Simulated(NumberArray):
         if np.any(np.abs(total[0]) < count[0] * lost):  # terms may underflow, each losing this much
             deviation = np.hypot(deviation, HEADROOM * np.sqrt(3) * lost * count)
         more: Any = 0.0
-        if len(a_) > 1 or len(b_) > 1:  # of exact operands the products are exact, or nearly so
+        exactly = len(a_) == len(b_) == 1 and _bits(a0) + _bits(b0) + np.log2(max(a0.shape[-1], 1)) <= fmt.p
+        if not exactly:  # else each partial sum is what its terms add up to
             more = (_repetition(a0, -1) - 1) * (_repetition(b0, -2) - 1) / np.maximum(terms.additions, 1)
         result = self._summed(total, terms, deviation, repetition=more)
         if self._may_overflow(unit_a * unit_b * np.max(count, initial=0)):
@@ -422,6 +424,34 @@ def _repetition(a: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = Tru
     squares = np.sum((2 * before + 1) * (s != 0), axis=-1)
     repetition = np.maximum(squares / np.maximum(np.count_nonzero(s, axis=-1), 1), 1.0)
     return np.expand_dims(repetition, axes) if keepdims else repetition
+
+
+def _alike(noise: np.ndarray, values: np.ndarray, fmt: Format, scaled: bool = True) -> np.ndarray:
+    """The noise [K, *shape], the same where values [*shape] are: what is computed from equal numbers has equal errors.
+
+    Compared as the format, float32 at least, tells numbers apart; and but for sign and exponent, if `scaled`.
+    """
+    if values.size == 1:
+        return noise
+    stored = values.astype(np.float64 if fmt.p > 24 else np.float32).reshape(-1)
+    mantissa = stored.view(f"u{stored.itemsize}")
+    if scaled:
+        mantissa = mantissa & (2**52 - 1 if fmt.p > 24 else 2**23 - 1)
+    order = np.argsort(mantissa)
+    ordered = mantissa[order]
+    begins = np.concatenate([np.ones_like(ordered[:1], bool), ordered[1:] != ordered[:-1]])
+    if np.all(begins):
+        return noise
+    of_group = np.empty_like(order)
+    of_group[order] = order[begins][np.cumsum(begins) - 1]
+    return noise.reshape(len(noise), -1)[:, of_group].reshape(noise.shape)
+
+
+def _bits(a: np.ndarray) -> int:
+    """The most significant bits that one of the numbers has; infinities and NaN have none."""
+    mantissa = (np.frexp(np.where(np.isfinite(a), a, 0.0))[0] * 2.0**53).astype(np.int64)
+    lowest = np.where(mantissa == 0, 2**53, mantissa & -mantissa)
+    return 54 - int(np.min(np.frexp(lowest)[1], initial=54))
 
 
 def _scales_exactly(factor: Any) -> bool:

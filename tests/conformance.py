@@ -192,7 +192,7 @@ class Runner:
                 _holds([tally], Case.parse(cell.operation, self.case))
                 tally.conclude(single=True)
             return
-        row = PROPERTIES[cell.property]
+        row, what = PROPERTIES[cell.property], f"{cell.operation.name} {cell.dtype} {cell.property}"
         known = any(_defect(cell) is not None for cell in cells)  # then one failure is enough
         share = 1.0 if known else cell.backend.share
         shrink = self.shrink and not known
@@ -200,14 +200,14 @@ class Runner:
         for case in row.directed(cell.operation.name, may)[self.seed % one_in :: one_in] if self.directed else ():
             if not _holds(tallies, case):
                 if shrink:
-                    self._search(tallies, at_most(case), ENOUGH_TO_FIND_AGAIN, f"{cell} {case}", shrink=True)
+                    self._search(tallies, at_most(case), ENOUGH_TO_FIND_AGAIN, f"{what} {case}", shrink=True)
                 break
         else:
             wanted = max(1, round((self.examples or settings().max_examples) * row.share * share))
             strategy = row.strategy(cell.operation, may)
             tried = [tally.tried for tally in tallies]
             for attempt in range(4):  # examples that the backend does not support are made up for
-                if not self._search(tallies, strategy, wanted, f"{cell} {attempt}", shrink):
+                if not self._search(tallies, strategy, wanted, f"{what} {attempt}", shrink):
                     break
                 enough = (tally.tried - n >= 0.9 * wanted for tally, n in zip(tallies, tried, strict=True))
                 if all(e or not tally.unsupported for tally, e in zip(tallies, enough, strict=True)):

@@ -5,12 +5,12 @@ A property takes a backend, a dtype and a case and returns a Judgement; its stra
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from hypothesis import assume, reject
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from ..impls import Backend
@@ -19,7 +19,7 @@ from ..spec.arithmetic import round_to
 from ..spec.certified import Certified, Undecided, evaluate, precision
 from ..spec.rational import rational
 from ..spec.simulated import Simulated, Simulation
-from .calls import judge_call, stateless
+from .calls import Call, judge_call, stateless
 from .cases import SIZES, Case, Drawn, cases
 from .directed import directed
 from .judge import Judgement, judge_all, replicate_errors, sensitivity, tolerance_factor
@@ -152,39 +152,12 @@ def finite_difference(backend: Backend, dtype: str, case: Case) -> Judgement:
 
 
 def special(backend: Backend, dtype: str, case: Case) -> Judgement:
-    """NaN and infinities come out where the equation brings them, and nowhere else; −0 is 0."""
-    op, drawn = case.operation, case.draw(dtype)
-    rng = np.random.default_rng([case.seed, 2])
-    name, value = SPECIAL[op.name][int(rng.integers(len(SPECIAL[op.name])))]
-    target = list(op.arrays).index(name)
-    array = drawn.arrays[target]
-    index = tuple(int(rng.integers(n)) for n in array.shape)
-    # What a key holds that a query may not attend to is not read; whether 0 · NaN is then 0 is left open.
-    assume(name == "q" or not drawn.parameters.keys() & {"mask", "causal"})
-    # Whether a weight is read that meets nothing but padding is left open, too.
-    assume(name != "w" or drawn.parameters.get("padding", (0, 0)) == (0, 0))
-    if value == 0.0:
-        array[array == 0] = 0
-        array[rng.random(array.shape) < 0.3] = -0.0
-    else:
-        array[index] = value
-    expectations = expect(
-        op.function,
-        drawn.arrays,
-        drawn.parameters,
-        backend.arithmetic(op.name, dtype, gradient=False),
-        op.outputs,
-        case.seed,
-        certified=False,
-    )
-    judgement = judge_all(
-        expectations,
-        backend.forward(op.name, drawn.arrays, drawn.parameters),
-        sensitivity(expectations, {"zeros": [np.zeros(e.truth.shape) for e in expectations]}),
-    )
-    if judgement.failed:
-        return Judgement(**{**vars(judgement), "reason": f"{name}{list(index)} = {value}: {judgement.reason}"})
-    return Judgement("pass", judgement.worst)
+    """NaN and infinities come out where the equation brings them, and nowhere else; −0 is 0. Of gradients, too."""
+    judgement = _special_call(backend, dtype, case, SPECIAL, of_gradient=False)
+    if judgement.verdict == "fail" or not backend.gradient(case.operation.name):
+        return judgement
+    backward = _special_call(backend, dtype, case, SPECIAL_IN_GRADIENTS, of_gradient=True)
+    return max((judgement, backward), key=lambda j: (j.failed, j.verdict == "pass", j.worst))
 
 
 SPECIAL: dict[str, list[tuple[str, float]]] = {
@@ -199,6 +172,58 @@ SPECIAL: dict[str, list[tuple[str, float]]] = {
     "multihead_attention": [("q", np.nan), ("k", np.nan), ("v", np.nan), ("q", -0.0)],
 }
 """Where the equations define what NaN and infinities give; e.g. +inf in a softmax is ∞/∞, and left open."""
+
+
+SPECIAL_IN_GRADIENTS: dict[str, list[tuple[str, float]]] = {
+    "dense": [("dy", np.nan)],
+    "mse": [("y_hat", np.nan), ("y", np.nan)],
+    "softmax": [("x", np.nan), ("x", -np.inf), ("dp", np.nan)],
+    "conv2d": [("dy", np.nan)],
+    "maxpool2d": [("x", np.inf), ("x", -np.inf), ("dy", np.nan)],
+    "rnn": [("dy", np.nan), ("dh", np.nan)],
+    "lstm": [("dh", np.nan), ("dc_T", np.nan)],
+    "attention": [("dy", np.nan)],
+    "multihead_attention": [("dy", np.nan)],
+}
+"""The same of gradients; whether a sum's terms are 0 · NaN or are left out, as relu's and NaN's max may be, is open."""
+
+
+def _special_call(
+    backend: Backend, dtype: str, case: Case, table: dict[str, list[tuple[str, float]]], of_gradient: bool
+) -> Judgement:
+    op, drawn = case.operation, case.draw(dtype)
+    rng = np.random.default_rng([case.seed, 2])
+    call = Call.of(backend, dtype, op, of_gradient)
+    names = [*op.arrays, *(f"d{name}" for name in op.outputs)]
+    defined = [(name, value) for name, value in table[op.name] if _is_defined(name, drawn.parameters)]
+    if not defined:
+        return Judgement("inconclusive", reason="what NaN gives here is left open")
+    name, value = defined[int(rng.integers(len(defined)))]
+    array = (drawn.arrays + drawn.cotangents)[names.index(name)]
+    index = tuple(int(rng.integers(n)) for n in array.shape)
+    if value == 0.0:
+        array[array == 0] = 0
+        array[rng.random(array.shape) < 0.3] = -0.0
+    else:
+        array[index] = value
+    expectations = call.expect(case, drawn, certified=False)
+    zeros = sensitivity(expectations, {"zeros": [np.zeros(e.truth.shape) for e in expectations]})
+    judgement = judge_all(expectations, call(drawn), zeros)
+    if judgement.failed:
+        return replace(judgement, reason=f"{name}{list(index)} = {value}: {judgement.reason}")
+    return Judgement("pass", judgement.worst)
+
+
+def _is_defined(name: str, parameters: dict[str, Any]) -> bool:
+    """Whether a NaN in this argument has one meaning."""
+    # What a key holds that a query may not attend to is not read; whether 0 · NaN is then 0 is left open.
+    if name != "q" and parameters.keys() & {"mask", "causal"}:
+        return False
+    # Whether a weight is read that meets nothing but padding is left open, too, and so its gradient.
+    if name in ("w", "dy") and parameters.get("padding", (0, 0)) != (0, 0):
+        return False
+    # 0 · dy, or no dy at all, where relu is constant
+    return not (name.startswith("d") and parameters.get("activation") == "relu")
 
 
 def _largest_partial_sum(

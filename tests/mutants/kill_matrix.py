@@ -21,7 +21,7 @@ from . import MUTANTS
 FULL = PROFILES[DEFAULT_PROFILE]
 INTERPRETED = 5  # how many times fewer examples of another property a mutant gets that is interpreted
 KILLED = ("fail", "error")
-COLUMNS = ("forward", "gradient", "finite_difference", "exact", "layout", "special")
+COLUMNS = ("forward", "gradient", "stateless", "finite_difference", "exact", "layout", "special")
 
 
 @dataclass(frozen=True)

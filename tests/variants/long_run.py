@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("no variant is of this operation and dtype and judged by this property")
     rounds = -(-options.examples // ROUND)
     size = min(options.examples, ROUND)
-    tasks = ((group, property_, options.seed + r, size) for r in range(rounds) for property_, group in groups)
+    tasks = ((group, property_, options.seed + r, size, r == 0) for r in range(rounds) for property_, group in groups)
     tally = {n: Counter[str]() for n in sorted({n for _, group in groups for n in group})}
     console, refused = Console(), []
     console.width = max(console.width, 120)
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         minutes=options.minutes,
     )
     try:
-        for (group, property_, seed, _), results in judged:
+        for (group, property_, seed, *_), results in judged:
             kind = "by laws" if property_.startswith("law:") else "judged"
             for n, result in zip(group, results, strict=True):
                 tally[n][kind] += result.examples
@@ -87,8 +87,8 @@ def together() -> Iterator[tuple[str, tuple[int, ...]]]:
         yield property_, tuple(group)
 
 
-def judge_together(group: tuple[int, ...], property_: str, seed: int, examples: int) -> list[Result]:
-    return Runner(seed, examples=examples).run_together([VARIANTS[n].cell(property_) for n in group])
+def judge_together(group: tuple[int, ...], property_: str, seed: int, examples: int, directed: bool) -> list[Result]:
+    return Runner(seed, examples=examples, directed=directed).run_together([VARIANTS[n].cell(property_) for n in group])
 
 
 def describe(result: Result) -> str:
