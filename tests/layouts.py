@@ -2,7 +2,7 @@
 
 import numpy as np
 
-LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset", "broadcast", "mixed")
+LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset", "broadcast", "mixed", "shared")
 BAND = 64  # poisoned elements before and behind each array
 
 
@@ -10,10 +10,10 @@ def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndar
     """The same numbers in a memory layout, with NaN (True for masks) in whatever lies between and around them.
 
     "broadcast" has one axis of stride 0, along which it repeats the first numbers; "mixed" has its axes in any order in
-    memory, any of them backwards or with gaps, each array in its own way.
+    memory, any of them backwards or with gaps, each array in its own way. What "shared" arrays share is up to the caller.
     """
     poison = _poison(array)
-    if array.ndim == 0 or layout == "plain":
+    if array.ndim == 0 or layout in ("plain", "shared"):
         return plain(array)
     if layout == "transposed":
         return _guarded(array.T.shape, array.dtype, poison, array.T).T

@@ -57,7 +57,7 @@ def gradient(backend: Backend, dtype: str, case: Case) -> Judgement:
 
 
 def layout(backend: Backend, dtype: str, case: Case) -> Judgement:
-    """Both of the above for arrays that are transposed, reversed, sliced or off their alignment."""
+    """Both of the above for arrays that lie in memory in any way that strides allow, or are one and the same."""
     judgement = forward(backend, dtype, case)
     if judgement.verdict != "pass" or not backend.gradient(case.operation.name):
         return judgement
@@ -419,7 +419,10 @@ PROPERTIES = {
             share=0.5,
         ),
         Property(
-            "special", special, lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512), share=0.64
+            "special",
+            special,
+            lambda op, may: cases(op.name, values=("normal", "zeros"), parameters=may, most=512),
+            share=0.64,
         ),
         *map(law, dict.fromkeys(row.name for row in LAWS.values())),
     )

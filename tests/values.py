@@ -133,8 +133,19 @@ VALUES: dict[str, Callable[..., np.ndarray]] = {
     "brim": _brim,
     "faint": _faint,
     "lowest": _lowest,
+    "loud": _normal,
+    "quiet": _normal,
 }
 """Distributions of values; the first is what a failing case shrinks to."""
+
+
+COTANGENTS: dict[str, Callable[..., np.ndarray]] = {
+    "integers": _integers,
+    "zeros": VALUES["zeros"],
+    "loud": _scaled(0.5),
+    "quiet": _scaled(-0.7),
+}
+"""How cotangents are drawn, where not as normal numbers: beside a loss that is scaled, say."""
 
 
 FLAT = ("huge", "offset", "large")
@@ -148,6 +159,9 @@ OF_DIFFERENCES = ("close", "brim")
 
 OF_SCORES = ("lowest",)
 """Of what is exponentiated."""
+
+OF_COTANGENTS = ("loud", "quiet")
+"""Of what is no function's value."""
 
 OF_TANH = ("small",)
 """Of what has a function that is its argument near 0."""
@@ -165,6 +179,8 @@ def telling(operation: Operation, parameters: Mapping[str, Any], steep: bool) ->
     without: tuple[str, ...] = DISCRETE if operation.name == "mse" else OF_DIFFERENCES
     if operation.name not in ("softmax", "attention"):
         without += OF_SCORES
+    if not steep:
+        without += OF_COTANGENTS
     if activation == "sigmoid":
         without += ("faint",)
     if activation != "tanh" and operation.name != "lstm":
