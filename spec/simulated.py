@@ -246,7 +246,8 @@ class Simulated(NumberArray):
         size = simulation.u(fmt) * np.abs(result[-shape[0] :])
         if most is not None:
             size = np.minimum(size, simulation.magnification * most[-shape[0] :])
-        rounded = self._stored(result, _alike(simulation.uniform(shape), result[0], fmt) * size, fmt)
+        noise = _alike(simulation.uniform(shape), result[0], fmt) * np.sign(result[0])  # as −x is rounded to −x'
+        rounded = self._stored(result, noise * size, fmt)
         rounded.before = result
         return rounded
 

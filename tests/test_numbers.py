@@ -306,13 +306,40 @@ def test_a_functions_error_is_common_to_a_replicate_in_part(x):
 
 
 def test_operands_are_rounded_where_they_are_finer(x):
-    """All are finer than tf32; of those stored in bfloat16 only the computed ones, here the second half."""
+    """All are finer than tf32; of those stored in bfloat16 only the computed ones, here the second half.
+
+    The diagonal's numbers differ: the rounding errors of equal ones would be one.
+    """
+    diagonal = np.diag(1 + np.arange(64) / 64)
     for dtype, operands, rounded in (("float32", "tf32", 2), ("bfloat16", "bfloat16", 1)):
         simulation, u = Simulation(Arithmetic(dtype, operands=operands)), FORMATS[operands].u
-        a, one = (simulation.exactly(v) for v in (x, np.eye(64)))
-        stored, computed = a @ one, np.concatenate([a, a * 0.3]) @ one
+        a, b = (simulation.exactly(v) for v in (x, diagonal))
+        stored, computed = a @ b, np.concatenate([a, a * 0.3]) @ b
         assert relative(computed[64:]) == pytest.approx(u * np.sqrt(rounded / 3), rel=0.05)
         assert (relative(stored) > u / 2) == (rounded == 2)
+
+
+def test_equal_numbers_have_equal_rounding_errors(x):
+    """Products by one factor: equal ones are off by the same; so are functions of equal arguments, but not of opposite ones."""
+    a = Simulation(Arithmetic("float32")).exactly(np.concatenate([x, x, -x]))
+    for y, opposite in ((a * 0.3, True), (np.tanh(a), False)):
+        first, second, third = np.split(y.values[1:] / y.values[0] - 1, 3, axis=1)
+        assert np.array_equal(first, second) and np.array_equal(first, third) == opposite
+        assert len(np.unique(first[0])) >= 128
+
+
+@pytest.mark.parametrize("bits", [8, 24])
+def test_a_sum_of_equal_stored_terms(bits):
+    """31 times one product: so are its rounding errors one, unless all partial sums are exact."""
+    rng = np.random.default_rng(0)
+    x, y = (np.round(rng.uniform(1, 2, (64, 1)) * 2 ** (bits - 1)) / 2 ** (bits - 1) for _ in range(2))
+    simulation = Simulation(Arithmetic("float32"))
+    together = (simulation.exactly(np.repeat(x, 31, 1)) @ np.repeat(y.T, 31, 0)).spread()
+    real = np.add.accumulate(np.repeat((x @ y.T).astype(np.float32)[None], 31, 0))[-1] - 31 * (x @ y.T)
+    assert np.sqrt(np.mean(real**2)) < np.sqrt(np.mean(together**2))
+    terms = rng.uniform(1, 2, (64, 31))
+    apart = (simulation.exactly(terms) @ np.repeat(y.T, 31, 0)).spread()
+    assert (np.sqrt(np.mean(real**2)) > np.sqrt(np.mean(apart**2))) == (bits == 24)
 
 
 @pytest.mark.parametrize("storage", ["float32", "float64"])
