@@ -93,6 +93,14 @@ def _holds(tallies: Sequence["Tally"], case: Case) -> bool:
     return True
 
 
+def _mark_as_flaky(tallies: Sequence["Tally"]) -> bool:
+    """Whether there is a failure at all."""
+    failed = [tally.result for tally in tallies if tally.result.verdict in ("fail", "error")]
+    for result in failed:
+        result.reason += " (the same case passed when it was repeated)"
+    return bool(failed)
+
+
 class Mismatch(AssertionError):
     """An example that failed; hypothesis shrinks it."""
 
@@ -199,8 +207,9 @@ class Runner:
         one_in = math.ceil(1 / share)  # of the directed cases, other ones with each seed
         for case in row.directed(cell.operation.name, may)[self.seed % one_in :: one_in] if self.directed else ():
             if not _holds(tallies, case):
-                if shrink:
-                    self._search(tallies, at_most(case), ENOUGH_TO_FIND_AGAIN, f"{what} {case}", shrink=True)
+                again = f"{what} {case}"
+                if shrink and self._search(tallies, at_most(case), ENOUGH_TO_FIND_AGAIN, again, shrink=True):
+                    _mark_as_flaky(tallies)
                 break
         else:
             wanted = max(1, round((self.examples or settings().max_examples) * row.share * share))
@@ -243,11 +252,8 @@ class Runner:
         except Mismatch:
             return False
         except Flaky:  # what an implementation does only now and then is a failure, too
-            flaky = [tally.result for tally in tallies if tally.result.verdict in ("fail", "error")]
-            if not flaky:
+            if not _mark_as_flaky(tallies):
                 raise
-            for result in flaky:
-                result.reason += " (the same case passed when it was repeated)"
             return False
         return True
 

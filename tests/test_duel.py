@@ -93,9 +93,9 @@ def test_tosa_bounds_dot_products():
     def leans(x, W, b, activation="identity"):
         return correct.dense(x, W, b) + np.float32(2.0**-24) * (np.abs(x) @ np.abs(W) + np.abs(b))
 
-    assert judged("TOSA", correct.dense, "dense") == "accepted"
-    assert judged("TOSA", in_half_precision, "dense") == "refused"
-    assert judged("TOSA", leans, "dense", number=125) == "refused"  # within every bound, but all one way
+    assert judged("TOSA", correct.dense, "dense", "normal") == "accepted"
+    assert judged("TOSA", in_half_precision, "dense", "normal") == "refused"
+    assert judged("TOSA", leans, "dense", "normal", number=125) == "refused"  # within every bound, but all one way
     assert judged("TOSA", correct.softmax, "softmax") == "not applicable"
 
 
