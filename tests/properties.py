@@ -185,7 +185,7 @@ SPECIAL_IN_GRADIENTS: dict[str, list[tuple[str, float]]] = {
     "attention": [("dy", np.nan)],
     "multihead_attention": [("dy", np.nan)],
 }
-"""The same of gradients; whether a sum's terms are 0 · NaN or are left out, as relu's and NaN's max may be, is open."""
+"""The same of gradients. Whether 0 · NaN is NaN is left open here as there: BLAS may skip what it multiplies by 0."""
 
 
 def _special_call(
@@ -421,7 +421,7 @@ PROPERTIES = {
         Property(
             "special",
             special,
-            lambda op, may: cases(op.name, values=("normal", "zeros"), parameters=may, most=512),
+            lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512),
             share=0.64,
         ),
         *map(law, dict.fromkeys(row.name for row in LAWS.values())),
