@@ -19,6 +19,7 @@ from hypothesis.strategies import SearchStrategy
 from ..impls import Backend
 from ..spec import OPERATIONS, Operation
 from .cases import Case, at_most
+from .directed import directed
 from .judge import Judgement, Statistics
 from .properties import PROPERTIES, Property, bad_input
 from .traits import TRAITS, Trait
@@ -396,7 +397,26 @@ class Tally:
             return ""
         op = self.cell.operation
         arguments = [*op.arrays, *(f"cotangent of {n}" for n in op.outputs if self.cell.property == "gradient")]
-        return next((f"ignoring {a}" for a in arguments if not self.refused[f"ignoring {a}"]), "")
+        unseen = ((n, a) for n, a in enumerate(arguments) if not self.refused[f"ignoring {a}"])
+        return next((f"ignoring {a}" for n, a in unseen if self._depends_on(n)), "")
+
+    def _depends_on(self, argument: int) -> bool:
+        """Whether what is judged does, for the parameters that the implementation takes: a linear layer's gradient does
+        not on b."""
+        op, backend = self.cell.operation, self.cell.backend
+        of_gradient = self.cell.property == "gradient"
+        function = op.vjp if of_gradient else op.function
+        for case in directed(op.name, backend.parameters(op)):
+            drawn = case.draw("float64")
+            arrays = list(drawn.arrays + drawn.cotangents if of_gradient else drawn.arrays)
+            with np.errstate(all="ignore"):
+                answers = function(*arrays, **drawn.parameters)
+                arrays[argument] = arrays[argument] * 0
+                others = function(*arrays, **drawn.parameters)
+            pairs = zip(answers, others, strict=True) if isinstance(answers, tuple) else [(answers, others)]
+            if not all(np.array_equal(a, b) for a, b in pairs):
+                return True
+        return False
 
 
 @contextlib.contextmanager

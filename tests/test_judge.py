@@ -303,6 +303,19 @@ def test_the_last_failure_is_the_smallest():
     )
 
 
+def test_what_nothing_depends_on_may_be_ignored():
+    """A linear layer's gradient does not depend on b, and its cell is no blind one."""
+
+    def dense(x, W, b):
+        return x @ W + b
+
+    def dense_vjp(x, W, b, dy):
+        return dy @ W.T, x.T @ dy, dy.sum(0)
+
+    result = verdict("dense", "gradient", 70, dense=dense, dense_vjp=dense_vjp)
+    assert result.verdict == "pass" and "ignoring b" not in result.refused and "ignoring W" in result.refused
+
+
 def test_a_known_defect_is_strict():
     softmax = NUMPY.module.softmax
     for function, found in ((softmax, "fail"), (lambda x: softmax(x) * 2, "known")):

@@ -1,0 +1,143 @@
+"""Cases: how arrays lie in memory, which cases are directed, and that calls in turn are told apart."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import Phase, find, given, settings
+
+from opspec import OPERATIONS
+from opspec.impls import load
+from opspec.tests.cases import Case, at_most, cases
+from opspec.tests.directed import directed
+from opspec.tests.layouts import LAYOUTS, lay_out
+from opspec.tests.planted import plant
+from opspec.tests.properties import PROPERTIES
+from opspec.tests.values import VALUES
+
+NUMPY = load("numpy")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_keeps_the_numbers_and_touches_nothing_beside_them(layout):
+    rng = np.random.default_rng(0)
+    for shape in ((), (1,), (5,), (4, 3), (2, 1, 3), (3, 2, 4, 5)):
+        array = rng.standard_normal(shape).astype(np.float32)
+        laid = lay_out(array, layout, rng)
+        assert laid.shape == shape and laid.dtype == array.dtype
+        if layout != "broadcast":
+            assert np.array_equal(laid, array)
+        elif shape:
+            assert 0 in laid.strides and np.isin(laid, array).all()
+        whole = laid
+        while whole.base is not None and isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        assert (np.isnan(whole).any() and not np.isnan(laid).any()) or layout == "broadcast"
+
+
+def test_mixed_layouts_differ_and_go_backwards_and_leave_gaps():
+    rng = np.random.default_rng(0)
+    array = np.ones((3, 4, 5))
+    strides = {lay_out(array, "mixed", rng).strides for _ in range(50)}
+    assert len(strides) > 40 and any(min(s) < 0 for s in strides)
+
+
+def test_shared_arrays_are_one():
+    words = "B=1 M=3 S=3 F=4 h=1 d_k=4 d_v=4 layout=shared"
+    drawn = Case.parse(OPERATIONS["multihead_attention"], words).draw("float32")
+    q, k, v, *weights = drawn.arrays
+    assert q is k is v and all(w is not q for w in weights) and drawn.cotangents[0] is q
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_directed_cases_are_valid_and_only_of_what_an_implementation_takes(operation):
+    op = OPERATIONS[operation]
+    everything = directed(operation, op.parameters)
+    assert len(set(map(str, everything))) == len(everything) >= 20
+    for case in everything:
+        case.draw("float32")
+        assert Case.parse(op, str(case)) == case
+    least = directed(operation, op.required)
+    assert 0 < len(least) <= len(everything) and all(case.departures <= set(op.required) for case in least)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_directed_case_is_drawn_again_and_so_are_simpler_ones(operation):
+    case = directed(operation, OPERATIONS[operation].parameters)[-1]
+    quick = settings(max_examples=100, database=None)
+    assert find(at_most(case), lambda c: c == case, settings=quick) == case
+    smallest = find(at_most(case), lambda c: True, settings=quick)
+    assert set(smallest.sizes.values()) == {1} and not smallest.departures - set(case.operation.required)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_distribution_has_numbers_for_every_format(operation):
+    op = OPERATIONS[operation]
+    for case in directed(operation, op.parameters)[:3]:
+        for values in VALUES:
+            if values == "lowest" and operation not in ("softmax", "attention"):
+                continue
+            for dtype in ("bfloat16", "float16", "float32", "float64"):
+                words = str(case).replace("values=normal", f"values={values}")
+                drawn = Case.parse(op, words).draw(dtype)
+                assert all(np.isfinite(a.astype(float)).all() for a in drawn.arrays + drawn.cotangents)
+
+
+def test_each_parameter_of_a_window_keeps_its_default_half_the_time_and_more_where_nothing_else_fits():
+    drawn: list[Case] = []
+
+    @settings(max_examples=400, database=None, deadline=None, phases=[Phase.generate])
+    @given(cases("conv2d"))
+    def collect(case):
+        drawn.append(case)
+
+    collect()
+    for parameter in ("stride", "padding", "dilation"):
+        assert 0.2 < np.mean([parameter in case.departures for case in drawn]) < 0.7
+    assert np.mean([not case.departures for case in drawn]) > 0.05
+
+
+def forward(x):
+    return NUMPY.module.softmax(x)
+
+
+def remembers_the_address():
+    answers = {}
+
+    def softmax(x):
+        return answers.setdefault((x.ctypes.data, x.shape), forward(x))
+
+    return softmax
+
+
+def returns_one_of(buffers):
+    memory, calls = {}, iter(range(10**9))
+
+    def softmax(x):
+        y = memory.setdefault((x.shape, next(calls) % buffers), np.empty_like(x, order="C"))
+        y[...] = forward(x)
+        return y
+
+    return softmax
+
+
+@pytest.mark.parametrize(
+    "softmax, reason",
+    [
+        (remembers_the_address(), r"turn 2 \(B, in place\): value"),
+        (returns_one_of(3), "later call changed"),
+        (returns_one_of(6), "later call changed"),
+        (forward, ""),
+    ],
+)
+def test_an_answer_depends_on_its_arguments_alone(softmax, reason):
+    backend = plant(softmax, "softmax").make()
+    judgement = PROPERTIES["stateless"].judge(backend, "float32", Case.parse(OPERATIONS["softmax"], "N=3 M=4"))
+    assert judgement.failed == bool(reason) and re.search(reason, judgement.reason)
+
+
+def test_an_answer_may_be_a_view_of_an_argument():
+    backend = plant(lambda x, window, stride=(1, 1): x, "maxpool2d").make()
+    case = Case.parse(OPERATIONS["maxpool2d"], "N=2 H=3 W=3 C=2 window=1x1")
+    for name in ("forward", "stateless"):
+        assert PROPERTIES[name].judge(backend, "float32", case).verdict == "pass"
