@@ -83,7 +83,7 @@ def test_every_distribution_has_numbers_for_every_format(operation):
                 assert all(np.isfinite(a.astype(float)).all() for a in drawn.arrays + drawn.cotangents)
 
 
-def test_each_parameter_of_a_window_keeps_its_default_half_the_time_and_more_where_nothing_else_fits():
+def test_window_parameters_keep_their_defaults_half_the_time():
     drawn: list[Case] = []
 
     @settings(max_examples=400, database=None, deadline=None, phases=[Phase.generate])
