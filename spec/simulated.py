@@ -385,9 +385,10 @@ class Simulated(NumberArray):
         return larger
 
     def _undecided(self, d: np.ndarray) -> np.ndarray:
-        """Where the noise could give a difference either sign."""
+        """Where the noise could give a difference either sign, or what overflows on the way, as it does not in float64."""
         spread = _root_mean_square(d[1:] - d[:1]) / self.simulation.reduction
-        return (np.abs(d[0]) <= UNDECIDED_WITHIN * spread) & (spread > 0)
+        near = (np.abs(d[0]) <= UNDECIDED_WITHIN * spread) & (spread > 0)
+        return near | (np.isfinite(d[0]) & ~np.isfinite(spread))
 
     def _compare(self, ufunc, a: np.ndarray, b: np.ndarray):
         truth = ufunc(a, b)

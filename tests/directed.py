@@ -5,10 +5,12 @@ One size at a time is long while the others are small; and the windows, masks an
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from ..spec import OPERATIONS
-from .cases import Case
+from .cases import Case, fits
+from .layouts import LAYOUTS
 
 LINES = {
     "dense": """
@@ -35,13 +37,15 @@ LINES = {
         N=2 H=7 W=6 C=3 kH=3 kW=3 O=2 stride=1x1|2x2 padding=0x0|1x1
         N=1 H=8 W=8 C=2 kH=5 kW=5 O=2 stride=1x1|2x2 padding=0x0|2x2
         N=1 H=9 W=9 C=2 kH=7 kW=7 O=2 stride=1x1|2x2 padding=0x0|3x3
-        N=1 H=9 W=9 C=2 kH=3 kW=3 O=2 padding=2x2 dilation=2x2
+        N=1 H=9 W=8 C=2 kH=3 kW=3 O=2 padding=0x1|1x0|2x2|3x3 dilation=2x2|1x3
+        N=1 H=8 W=7 C=2 kH=2 kW=3 O=2 padding=1x2 dilation=1x2 stride=2x1
         N=1 H=8 W=9 C=2 kH=1 kW=3 O=3 padding=0x1
         N=1 H=9 W=8 C=2 kH=3 kW=1 O=3 padding=1x0
         N=1 H=9 W=9 C=2 kH=9 kW=9 O=2
         N=5|9 H=4 W=4 C=2 kH=3 kW=3 O=2 padding=1x1
         N=1 H=33 W=33 C=1 kH=3 kW=3 O=1 padding=1x1
-        N=1 H=2|65 W=65|2 C=1 kH=1 kW=2 O=2
+        N=1 H=2 W=65|130|259|514 C=1 kH=1 kW=3 O=2
+        N=1 H=65|130|259|514 W=2 C=1 kH=3 kW=1 O=2
         N=1 H=3 W=3 C=17|25|33|65|129 kH=2 kW=2 O=3
         N=1 H=3 W=3 C=3 kH=2 kW=2 O=17|25|33|65|129
         """,
@@ -55,8 +59,8 @@ LINES = {
         N=1 H=17 W=17 C=1 window=17x17
         N=5|9 H=4 W=4 C=2 window=2x2 stride=2x2
         N=1 H=33 W=33 C=1 window=3x3 stride=1x1|2x2
-        N=1 H=2 W=2|65|129 C=1 window=2x2
-        N=1 H=65|129 W=2 C=1 window=2x2
+        N=1 H=2 W=2|65|129|259|514|1025 C=1 window=2x2
+        N=1 H=65|129|259|514|1025 W=2 C=1 window=2x2
         N=1 H=3 W=3 C=17|25|33|65|129|257 window=2x2
         N=2 H=5 W=5 C=2 window=2x2|3x3 values=ties
         """,
@@ -81,7 +85,7 @@ LINES = {
         B=1|5|9 H=2 M=3 S=4 D=4 E=3
         B=2 H=1|5|9 M=4 S=3 D=3 E=4
         B=1 H=1 M=33|65|97|129|257 S=3 D=2 E=2
-        B=1 H=1 M=2 S=1|33|65|97|129|257|1025 D=2 E=3
+        B=1 H=1 M=1|2 S=1|33|65|97|129|257|1025 D=2 E=3
         B=1 H=1 M=3 S=4 D=17|33|65|97|129|256 E=2
         B=1 H=1 M=3 S=4 D=2 E=17|33|65|97|129|256
         B=1 H=1 M=33 S=33 D=4|16 E=4 causal=True
@@ -95,7 +99,7 @@ LINES = {
         B=1|5|9 M=3 S=4 F=6 h=2 d_k=3 d_v=3
         B=2 M=3 S=4 F=4 h=1|5|9 d_k=3 d_v=2
         B=1 M=33|65|97 S=3 F=4 h=2 d_k=2 d_v=2
-        B=1 M=2 S=1|33|65|97 F=4 h=2 d_k=2 d_v=2
+        B=1 M=1|2 S=1|33|65|97 F=4 h=2 d_k=2 d_v=2
         B=1 M=3 S=4 F=17|33|65 h=2 d_k=3 d_v=2
         B=1 M=3 S=4 F=4 h=2 d_k=17|33|65 d_v=2
         B=1 M=3 S=4 F=4 h=2 d_k=2 d_v=17|33|65
@@ -112,6 +116,30 @@ def directed(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
     """The directed cases of an operation, of the parameters that an implementation takes."""
     cases = (Case.parse(OPERATIONS[operation], f"{words} seed={n}") for n, words in enumerate(_words(LINES[operation])))
     return tuple(case for case in cases if _takes(case, may))
+
+
+BASES = {
+    "dense": "N=1|4 I=5 O=3",
+    "mse": "N=1|4 O=5",
+    "softmax": "N=1|4 M=5",
+    "conv2d": "N=1|2 H=5 W=4 C=1|3 kH=2 kW=3 O=2",
+    "maxpool2d": "N=1|2 H=5 W=4 C=1|3 window=2x3",
+    "rnn": "T=1|3 N=1|2 I=3 H=4 O=5",
+    "lstm": "T=1|3 N=1|2 I=3 H=4",
+    "attention": "B=1|2 H=2 M=1|5 S=5 D=4 E=3",
+    "multihead_attention": "B=1|2 M=1|5 S=5 F=4 h=2 d_k=3 d_v=2",
+}
+
+
+@cache
+def laid_out(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
+    """Small cases, with and without a batch, in every layout but the plain one; then the directed ones of moderate size,
+    a layout each."""
+    op = OPERATIONS[operation]
+    layouts = [layout for layout in LAYOUTS[1:] if fits(op, layout)]
+    small = [Case.parse(op, f"{words} layout={layout}") for words in _words(BASES[operation]) for layout in layouts]
+    moderate = [case for case in directed(operation, may) if max(case.sizes.values()) <= 65]
+    return (*small, *(replace(case, layout=layout) for case, layout in zip(moderate, itertools.cycle(layouts))))
 
 
 def _words(lines: str) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset", "broadcast", "mixed", "shared")
+LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset", "broadcast", "mixed", "packed", "shared")
+TOGETHER = LAYOUTS[-2:]  # of several arrays, not of each
 BAND = 64  # poisoned elements before and behind each array
 
 
@@ -10,10 +11,10 @@ def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndar
     """The same numbers in a memory layout, with NaN (True for masks) in whatever lies between and around them.
 
     "broadcast" has one axis of stride 0, along which it repeats the first numbers; "mixed" has its axes in any order in
-    memory, any of them backwards or with gaps, each array in its own way. What "shared" arrays share is up to the caller.
+    memory, any of them backwards or with gaps, each array in its own way.
     """
     poison = _poison(array)
-    if array.ndim == 0 or layout in ("plain", "shared"):
+    if array.ndim == 0 or layout in ("plain", *TOGETHER):
         return plain(array)
     if layout == "transposed":
         return _guarded(array.T.shape, array.dtype, poison, array.T).T
@@ -29,6 +30,25 @@ def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndar
     if layout == "mixed":
         return _mixed(array, poison, rng)
     return _guarded(array.shape, array.dtype, poison, array, shift=1)
+
+
+def lay_out_together(arrays: list[np.ndarray], layout: str) -> list[np.ndarray]:
+    """Arrays that are "packed" lie beside one another in one buffer, where they differ in their last axis only, as the
+    projections of a query, key and value may; of those that are "shared" the first is all of its shape."""
+    if layout == "shared":
+        first: dict[tuple[int, ...], np.ndarray] = {}
+        return [first.setdefault(a.shape, a) for a in arrays]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for n, array in enumerate(arrays):
+        if array.ndim > 1:
+            groups.setdefault(array.shape[:-1], []).append(n)
+    together = list(arrays)
+    for members in groups.values():
+        buffer = plain(np.concatenate([arrays[n] for n in members], axis=-1))
+        parts = np.split(buffer, np.cumsum([arrays[n].shape[-1] for n in members])[:-1], axis=-1)
+        for n, part in zip(members, parts, strict=True):
+            together[n] = part
+    return together
 
 
 def plain(array: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..spec.rational import rational
 from ..spec.simulated import Simulated, Simulation
 from .calls import Call, judge_call, stateless
 from .cases import SIZES, Case, Drawn, cases
-from .directed import directed
+from .directed import directed, laid_out
 from .judge import Judgement, judge_all, replicate_errors, sensitivity, tolerance_factor
 from .laws import LAWS
 from .laws import judge as judge_law
@@ -417,6 +417,7 @@ PROPERTIES = {
             layout,
             lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512, steep=True),
             share=0.5,
+            directed=laid_out,
         ),
         Property(
             "special",
