@@ -109,10 +109,10 @@ class Case:
         cotangents = []
         of_cotangents = COTANGENTS.get(self.values, VALUES["normal"])
         for name, letters in self.operation.outputs.items():
-            dy = of_cotangents(rng, Slot(self.operation, name, shape_of(letters, sizes), fmt, True))
+            dy = of_cotangents(rng, Slot(self.operation, name, shape_of(letters, sizes), fmt, self.values != "zeros"))
             cotangents.append(lay_out(_store(np.asarray(dy), fmt), self.layout, of_layout))
         if self.layout in TOGETHER:
-            together = lay_out_together(stored + cotangents, self.layout)
+            together = lay_out_together(stored + cotangents, self.layout, of_layout)
             stored, cotangents = together[: len(stored)], together[len(stored) :]
         return Drawn(tuple(stored), tuple(cotangents), parameters)
 

@@ -30,6 +30,7 @@ LINES = {
         N=2 M=1|2|24|25|48|49|64|65|96|97|128|129|192|257|513|1025|2049|4097
         N=9|25|49|65|97|129|257|1025 M=3
         N=4 M=17|33 values=lowest|faint
+        N=2 M=65|257|1025 values=large|mixed
         """,
     "conv2d": """
         N=2 H=6 W=5 C=3 kH=1 kW=1 O=2 stride=1x1|2x2
@@ -38,7 +39,7 @@ LINES = {
         N=1 H=8 W=8 C=2 kH=5 kW=5 O=2 stride=1x1|2x2 padding=0x0|2x2
         N=1 H=9 W=9 C=2 kH=7 kW=7 O=2 stride=1x1|2x2 padding=0x0|3x3
         N=1 H=9 W=8 C=2 kH=3 kW=3 O=2 padding=0x1|1x0|2x2|3x3 dilation=2x2|1x3
-        N=1 H=8 W=7 C=2 kH=2 kW=3 O=2 padding=1x2 dilation=1x2 stride=2x1
+        N=1 H=9 W=8 C=2 kH=2 kW=3 O=2 padding=1x1|1x2 dilation=2x2 stride=2x1|2x2|2x3|3x2
         N=1 H=8 W=9 C=2 kH=1 kW=3 O=3 padding=0x1
         N=1 H=9 W=8 C=2 kH=3 kW=1 O=3 padding=1x0
         N=1 H=9 W=9 C=2 kH=9 kW=9 O=2
@@ -52,6 +53,8 @@ LINES = {
     "maxpool2d": """
         N=2 H=6 W=7 C=3 window=1x1|2x2|3x3 stride=1x1|2x2
         N=2 H=9 W=9 C=2 window=3x3 stride=3x3
+        N=2 H=4 W=24 C=3 window=2x9|3x12|1x17
+        N=2 H=24 W=4 C=3 window=9x2|12x3|17x1
         N=1 H=9 W=8 C=2 window=5x5 stride=1x1|2x2
         N=1 H=9 W=9 C=2 window=7x7|9x9
         N=1 H=8 W=9 C=2 window=1x3|3x1|2x3
@@ -71,7 +74,9 @@ LINES = {
         T=2 N=2 I=1|25|33|65|129 H=2 O=3
         T=3 N=2 I=2 H=17|25|33|65 O=3
         T=2 N=2 I=3 H=4 O=1|17|25|33|65|129
+        T=2 N=1 I=1 H=97|129 O=1
         T=4 N=3 I=4 H=4 O=4 activation=relu|sigmoid|identity
+        T=3 N=2 I=2 H=3 O=2 values=zeros
         """,
     "lstm": """
         T=1|18|20|33|65 N=1 I=2 H=3
@@ -79,7 +84,9 @@ LINES = {
         T=2 N=5|9|17|33|65 I=3 H=2
         T=2 N=2 I=1|25|33|65|129 H=2
         T=3 N=2 I=2 H=17|25|33|65
+        T=2 N=1 I=1 H=97|129
         T=4 N=3 I=4 H=4
+        T=3 N=2 I=2 H=3 values=zeros
         """,
     "attention": """
         B=1|5|9 H=2 M=3 S=4 D=4 E=3
@@ -90,6 +97,7 @@ LINES = {
         B=1 H=1 M=3 S=4 D=2 E=17|33|65|97|129|256
         B=1 H=1 M=33 S=33 D=4|16 E=4 causal=True
         B=1 H=1 M=65|97|129 S=65|97|129 D=2 E=2 causal=True
+        B=1 H=1 M=1|3 S=65|257 D=2 E=2 values=large|mixed
         B=1 H=2 M=3 S=5 D=4 E=4 values=lowest|faint mask=random:B:H
         B=2 H=2 M=5 S=5 D=4 E=4 causal=True mask=none:B:H|random:B:H|empty_rows:1:1
         B=2 H=3 M=5 S=7 D=4 E=4 mask=random:B:H|random:1:H|random:B:1|random:1:1|empty_rows:B:H|full:1:1
@@ -120,14 +128,14 @@ def directed(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
 
 BASES = {
     "dense": "N=1|4 I=5 O=3",
-    "mse": "N=1|4 O=5",
+    "mse": "N=1|4 O=1|5",
     "softmax": "N=1|4 M=5",
     "conv2d": "N=1|2 H=5 W=4 C=1|3 kH=2 kW=3 O=2",
     "maxpool2d": "N=1|2 H=5 W=4 C=1|3 window=2x3",
     "rnn": "T=1|3 N=1|2 I=3 H=4 O=5",
     "lstm": "T=1|3 N=1|2 I=3 H=4",
-    "attention": "B=1|2 H=2 M=1|5 S=5 D=4 E=3",
-    "multihead_attention": "B=1|2 M=1|5 S=5 F=4 h=2 d_k=3 d_v=2",
+    "attention": "B=1|2 H=2 M=1|5 S=5 D=4 E=4|3",
+    "multihead_attention": "B=1|2 M=1|5 S=5 F=4 h=2 d_k=2|3 d_v=2",
 }
 
 
@@ -137,7 +145,10 @@ def laid_out(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
     a layout each."""
     op = OPERATIONS[operation]
     layouts = [layout for layout in LAYOUTS[1:] if fits(op, layout)]
-    small = [Case.parse(op, f"{words} layout={layout}") for words in _words(BASES[operation]) for layout in layouts]
+    small = [
+        Case.parse(op, f"{words} layout={layout} seed={n}")
+        for n, (words, layout) in enumerate(itertools.product(_words(BASES[operation]), layouts))
+    ]
     moderate = [case for case in directed(operation, may) if max(case.sizes.values()) <= 65]
     return (*small, *(replace(case, layout=layout) for case, layout in zip(moderate, itertools.cycle(layouts))))
 

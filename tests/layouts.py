@@ -10,7 +10,7 @@ BAND = 64  # poisoned elements before and behind each array
 def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndarray:
     """The same numbers in a memory layout, with NaN (True for masks) in whatever lies between and around them.
 
-    "broadcast" has one axis of stride 0, along which it repeats the first numbers; "mixed" has its axes in any order in
+    "broadcast" has axes of stride 0, along which it repeats the first numbers; "mixed" has its axes in any order in
     memory, any of them backwards or with gaps, each array in its own way.
     """
     poison = _poison(array)
@@ -32,12 +32,12 @@ def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndar
     return _guarded(array.shape, array.dtype, poison, array, shift=1)
 
 
-def lay_out_together(arrays: list[np.ndarray], layout: str) -> list[np.ndarray]:
+def lay_out_together(arrays: list[np.ndarray], layout: str, rng: np.random.Generator) -> list[np.ndarray]:
     """Arrays that are "packed" lie beside one another in one buffer, where they differ in their last axis only, as the
-    projections of a query, key and value may; of those that are "shared" the first is all of its shape."""
+    projections of a query, key and value may; those that are "shared" are one, or two, of all that have its shape."""
     if layout == "shared":
-        first: dict[tuple[int, ...], np.ndarray] = {}
-        return [first.setdefault(a.shape, a) for a in arrays]
+        first: dict[tuple[tuple[int, ...], int], np.ndarray] = {}
+        return [first.setdefault((a.shape, int(rng.integers(2))), a) for a in arrays]
     groups: dict[tuple[int, ...], list[int]] = {}
     for n, array in enumerate(arrays):
         if array.ndim > 1:
@@ -61,11 +61,14 @@ def _poison(array: np.ndarray) -> float | bool:
 
 
 def _broadcast(array: np.ndarray, poison, rng: np.random.Generator) -> np.ndarray:
-    """Writable, as what a library's expand returns is: some exchange protocols refuse what is not."""
-    axis = int(rng.integers(array.ndim))
-    first = np.take(array, [0], axis)
+    """Any axes but, mostly, the last. Writable, as what a library's expand returns is: some exchange protocols refuse
+    what is not."""
+    repeated = rng.random(array.ndim) < 0.5
+    repeated[-1] &= array.ndim == 1 or rng.random() < 0.5
+    repeated[rng.integers(max(1, array.ndim - 1))] |= not np.any(repeated)
+    first = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
     first = _guarded(first.shape, array.dtype, poison, first)
-    strides = (0 if n == axis else stride for n, stride in enumerate(first.strides))
+    strides = (0 if r else stride for r, stride in zip(repeated, first.strides, strict=True))
     return np.lib.stride_tricks.as_strided(first, array.shape, tuple(strides))
 
 

@@ -40,6 +40,12 @@ def _integers(rng, slot):
     return rng.integers(-2, 3, slot.shape).astype(float)
 
 
+def _zeros(rng, slot):
+    """Half of the numbers are 0; of one array sometimes all, as states are before the first step."""
+    x = rng.standard_normal(slot.shape) * (rng.random(slot.shape) < 0.5)
+    return 0 * x if slot.special and rng.random() < 0.5 else x
+
+
 def _offset(rng, slot):
     """One array near ± 1.5 · 2^(p−1), where neighbours are 1 apart (10⁷ in float32): what is not subtracted first is lost.
 
@@ -122,7 +128,7 @@ VALUES: dict[str, Callable[..., np.ndarray]] = {
     "ties": lambda rng, slot: rng.choice([-1.5, -0.5, 0.5], slot.shape),
     "large": lambda rng, slot: rng.standard_normal(slot.shape) * (30.0 if slot.special else 1.0),
     "saturating": lambda rng, slot: 2 * rng.standard_normal(slot.shape),
-    "zeros": lambda rng, slot: rng.standard_normal(slot.shape) * (rng.random(slot.shape) < 0.5),
+    "zeros": _zeros,
     "cancelling": _cancelling,
     "mixed": _mixed,
     "offset": _offset,
