@@ -103,6 +103,7 @@ def lstm(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o):
 @checked
 def attention(q, k, v, *, mask=None, causal=False):
     """torch.nn.functional.scaled_dot_product_attention, whose is_causal excludes a mask: both at once are one mask."""
+    _refuse_many_queries(q, q.shape[2])
     if causal and mask is not None:
         mask, causal = mask.tril(), False
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
@@ -116,6 +117,7 @@ def multihead_attention(q, k, v, W_q, W_k, W_v, W_o, *, mask=None, causal=False)
     It ties the widths to d_k = d_v = F / h; other widths go through linear, scaled_dot_product_attention and linear.
     """
     B, M, features = q.shape
+    _refuse_many_queries(q, M)
     h = len(W_q)
     P_q, P_k, P_v = (W.mT.flatten(0, 1) for W in (W_q, W_k, W_v))  # [h·d,F]
     if not len(P_q) == len(P_v) == features:
@@ -185,8 +187,7 @@ def arithmetic(operation, dtype, gradient=True):
     gradient=False declares the values alone, which may be more exact. In 16 bits PyTorch stores what passes between two
     kernels: an activation's argument, gates, states, the softmax that its gradient reads. Attention keeps float32 inside
     and rounds what it multiplies. Sums are of 16 bits where a kernel adds to what is stored: in the gradients of pools
-    and, without oneDNN, of convolutions, and where a recurrent cell adds its two products. (Attention's gradients add up
-    blocks of queries so, too; up to some hundred queries that goes unnoticed.)
+    and, without oneDNN, of convolutions, and where a recurrent cell adds its two products.
     """
     cuda, onednn = DEVICE.type == "cuda", _onednn(getattr(torch, dtype))
     flush = onednn and dtype == "bfloat16"  # the processor's products of bfloat16 take subnormal numbers for 0
@@ -239,6 +240,12 @@ def _refuse_odd_rows(*tensors):
         raise NotImplementedError(
             "oneDNN, not reported yet: the number behind an odd row is read in bfloat16, and 0 times NaN is NaN"
         )
+
+
+def _refuse_many_queries(q, M):
+    """Raises NotImplementedError where 16-bit sums show: the CPU's gradients of k and v add up blocks of queries so."""
+    if DEVICE.type == "cpu" and q.requires_grad and q.element_size() == 2 and M > 128:
+        raise NotImplementedError("gradients are summed in 16 bits over blocks of queries, which no declaration says")
 
 
 def _state(h):

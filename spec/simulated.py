@@ -370,7 +370,7 @@ class Simulated(NumberArray):
                 perturbed[np.abs(perturbed) < 2 * fmt.smallest_normal] = 0
             else:
                 half = fmt.tiny * (self.simulation.magnification / 2)  # in this order, or float64's is 0
-                perturbed += low * half * self.simulation.uniform(perturbed.shape)
+                perturbed += low * half * _alike(self.simulation.uniform(perturbed.shape), result[0], fmt, scaled=False)
         if not self.simulation.first_order or np.any(size >= fmt.largest * (1 - 2.0**-6)):
             beyond = np.abs(perturbed) > fmt.largest
             perturbed[beyond] = np.copysign(np.inf, perturbed[beyond])

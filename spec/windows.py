@@ -36,7 +36,7 @@ def spread(y, stride):
     """Put stride − 1 zeros between neighbours along axes 1 and 2."""
     for axis, step in ((1, stride[0]), (2, stride[1])):
         length = y.shape[axis]
-        zeros = np.zeros(y.shape)  # not y · 0, which is NaN where y is
+        zeros = np.where(False, y, 0)  # of its dtype; y · 0 is NaN where y is
         y = np.stack([y] + [zeros] * (step - 1), axis=axis + 1)
         y = y.reshape(y.shape[:axis] + (length * step,) + y.shape[axis + 2 :])
         y = y[(slice(None),) * axis + (slice(0, length * step - step + 1),)]
