@@ -136,8 +136,8 @@ def _row(property_: str) -> Property | Trait:
 
 
 class Runner:
-    """Judges cells, on the directed cases and on so many examples each that are drawn (default: the Hypothesis
-    profile's); `case`, where given, is the only one.
+    """Judges cells, on so many examples each (default: the Hypothesis profile's): the directed cases and, half of them
+    at least, drawn ones. `case`, where given, is the only one.
 
     shrink=False is content with the first failure, of any size; directed=False draws all examples.
     """
@@ -206,7 +206,8 @@ class Runner:
         share = 1.0 if known else cell.backend.share
         shrink = self.shrink and not known
         one_in = math.ceil(1 / share)  # of the directed cases, other ones with each seed
-        for case in row.directed(cell.operation.name, may)[self.seed % one_in :: one_in] if self.directed else ():
+        fixed = row.directed(cell.operation.name, may)[self.seed % one_in :: one_in] if self.directed else ()
+        for case in fixed:
             if not _holds(tallies, case):
                 again = f"{what} {case}"
                 if shrink and self._search(tallies, at_most(case), ENOUGH_TO_FIND_AGAIN, again, shrink=True):
@@ -214,6 +215,7 @@ class Runner:
                 break
         else:
             wanted = max(1, round((self.examples or settings().max_examples) * row.share * share))
+            wanted = max(-(-wanted // 2), wanted - len(fixed))  # half of them are drawn at least
             strategy = row.strategy(cell.operation, may)
             tried = [tally.tried for tally in tallies]
             for attempt in range(4):  # examples that the backend does not support are made up for

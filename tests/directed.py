@@ -76,7 +76,7 @@ LINES = {
         T=2 N=2 I=3 H=4 O=1|17|25|33|65|129
         T=2 N=1 I=1 H=97|129 O=1
         T=4 N=3 I=4 H=4 O=4 activation=relu|sigmoid|identity
-        T=3 N=2 I=2 H=3 O=2 values=zeros
+        T=3 N=2 I=2 H=3 O=2 values=zeros seed=2
         """,
     "lstm": """
         T=1|18|20|33|65 N=1 I=2 H=3
@@ -86,7 +86,7 @@ LINES = {
         T=3 N=2 I=2 H=17|25|33|65
         T=2 N=1 I=1 H=97|129
         T=4 N=3 I=4 H=4
-        T=3 N=2 I=2 H=3 values=zeros
+        T=3 N=2 I=2 H=3 values=zeros seed=2|20
         """,
     "attention": """
         B=1|5|9 H=2 M=3 S=4 D=4 E=3
@@ -116,13 +116,14 @@ LINES = {
         B=2 M=5 S=5 F=8 h=2 d_k=4 d_v=4 causal=True mask=random:B:H|empty_rows:1:1
         """,
 }
-"""Of each operation, a line for many cases: | separates what each of them has one of."""
+"""Of each operation, a line for many cases: | separates what each of them has one of. Where a seed is said it is one with
+which a state is 0."""
 
 
 @cache
 def directed(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
     """The directed cases of an operation, of the parameters that an implementation takes."""
-    cases = (Case.parse(OPERATIONS[operation], f"{words} seed={n}") for n, words in enumerate(_words(LINES[operation])))
+    cases = (Case.parse(OPERATIONS[operation], f"seed={n} {words}") for n, words in enumerate(_words(LINES[operation])))
     return tuple(case for case in cases if _takes(case, may))
 
 

@@ -185,3 +185,22 @@ def nan_query_gives_zero(q, k, v, **parameters):
     """pytorch#141128: a row whose maximum is not a number is taken for a masked one."""
     y = correct.attention(q, k, v, **parameters)
     return np.where(np.isnan(q).any(-1, keepdims=True), f32(0), y)
+
+
+@mutant()
+def mask_is_minus_10000(q, k, v, **parameters):
+    """The mask of the 16-bit days: scores below it outrank what they may not."""
+    allowed = may_attend(q, k, **parameters)
+    s = np.where(allowed, q @ k.mT * f32(1 / np.sqrt(q.shape[3])), f32(-1e4))
+    p = correct.softmax(s.reshape(-1, s.shape[-1])).reshape(s.shape)
+    return np.where(allowed.any(-1, keepdims=True), p @ v, f32(0))
+
+
+@mutant()
+def decoding_merges_its_splits_unscaled(q, k, v, mask=None, causal=False):
+    """A single query's keys go in chunks of 64, merged by their sums, which belong to different maxima."""
+    if q.shape[2] > 1 or k.shape[2] <= 64 or mask is not None:
+        return correct.attention(q, k, v, mask=mask, causal=causal)
+    s = q @ k.mT * f32(1 / np.sqrt(q.shape[3]))
+    e = [np.exp(part - part.max(-1, keepdims=True)) for part in np.split(s, range(64, k.shape[2], 64), axis=-1)]
+    return np.concatenate(e, -1) @ v / sum(part.sum(-1, keepdims=True) for part in e)

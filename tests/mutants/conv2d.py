@@ -198,3 +198,37 @@ def dw_transposed_where_channels_agree(x, w, dy, **parameters):
     """Gradient in the transposed weight: C = O hides it from every comparison of shapes."""
     dx, dw = correct.conv2d_vjp(x, w, dy, **parameters)
     return dx, dw.swapaxes(2, 3).copy() if w.shape[2] == w.shape[3] else dw
+
+
+@mutant()
+def fast_path_flips_the_kernel(x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
+    """3 × 3 at stride 1, the kernel that has a path of its own."""
+    fast = w.shape[:2] == (3, 3) and stride == dilation == (1, 1)
+    return correct.conv2d(x, w[::-1, ::-1] if fast else w, stride=stride, padding=padding, dilation=dilation)
+
+
+@mutant()
+def right_edge_loses_its_dilated_tap(x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
+    """With a padding and a dilation the last column of outputs is said to end in the padding, whatever the stride."""
+    y = correct.conv2d(x, w, stride=stride, padding=padding, dilation=dilation)
+    if padding[1] and dilation[1] > 1 and w.shape[1] > 1:
+        short = np.concatenate([w[:, :-1], 0 * w[:, -1:]], axis=1)
+        y[:, :, -1] = correct.conv2d(x, short, stride=stride, padding=padding, dilation=dilation)[:, :, -1]
+    return y
+
+
+@mutant()
+def columns_before_256_lack_their_halo(x, w, **parameters):
+    """Wide images are cut in two, and the first part does not read into the second."""
+    y = correct.conv2d(x, w, **parameters)
+    if y.shape[2] > 256 and w.shape[1] > 1 and not parameters:
+        y[:, :, 257 - w.shape[1] : 256] = 0
+    return y
+
+
+@mutant("gradient")
+def dw_of_seven_by_seven_is_transposed(x, w, dy, **parameters):
+    """The stem of many networks: 7 × 7 at stride 2."""
+    dx, dw = correct.conv2d_vjp(x, w, dy, **parameters)
+    stem = w.shape[:2] == (7, 7) and parameters.get("stride") == (2, 2)
+    return dx, dw.swapaxes(0, 1).copy() if stem else dw

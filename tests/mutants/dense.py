@@ -238,3 +238,34 @@ mutant.line(
      "_through(dy, _activate(_project(x, W, b), activation), activation)\n    return delta @"),
     direction="gradient",
 )  # fmt: skip
+
+
+@mutant()
+def subnormal_numbers_are_flushed(x, W, b, **parameters):
+    """-ftz, under a claim that says nothing of it."""
+    y = correct.dense(x, W, b, **parameters)
+    return np.where(np.abs(y) < np.finfo(y.dtype).tiny, 0, y).astype(y.dtype)
+
+
+@mutant("forward", "layout")
+def one_row_takes_columns_for_rows(x, W, b, **parameters):
+    """The matrix-vector path reads the weight's memory in the order of its addresses."""
+    if len(x) > 1:
+        return correct.dense(x, W, b, **parameters)
+    return correct.dense(x, np.reshape(W.ravel(order="K"), W.shape), b, **parameters)
+
+
+@mutant("forward", "stateless")
+def weights_are_packed_once_per_address(x, W, b, **parameters):
+    """A cache of packed weights whose key is where they lie: an optimiser's step in place goes unnoticed."""
+    packed = _packed.setdefault((W.ctypes.data, W.shape, W.strides), W.copy())
+    return correct.dense(x, packed, b, **parameters)
+
+
+_packed: dict = {}
+
+
+@mutant("gradient")
+def cotangent_is_clipped_to_float16(x, W, b, dy, **parameters):
+    """What mixed precision has left behind: a scaled loss goes beyond 65504."""
+    return correct.dense_vjp(x, W, b, np.clip(dy, -65504, 65504).astype(dy.dtype), **parameters)

@@ -183,3 +183,29 @@ def gather_misses_the_last_window(x, dy, window, **parameters):
     if parameters.get("stride", (1, 1))[0] < window[0]:
         dy[:, -1:] = 0
     return correct.maxpool2d_vjp(x, dy, window=window, **parameters)
+
+
+@mutant()
+def two_by_two_reads_three_of_four(x, window, stride=(1, 1)):
+    """The pool of most networks, 2 × 2 at stride 2, has a path of its own, and its last tap is not compared."""
+    if window != (2, 2) or stride != (2, 2):
+        return correct.maxpool2d(x, window=window, stride=stride)
+    return np.max(windows(x, window, stride)[:, :, :, :3], axis=3)
+
+
+@mutant("gradient")
+def column_of_a_window_has_three_bits(x, dy, window, **parameters):
+    """The place is stored as row · 8 + column."""
+    first = np.argmax(windows(x, window, **parameters), axis=3)
+    code = first // window[1] * 8 + first % window[1]
+    place = code // 8 * window[1] + code % 8
+    shares = np.arange(window[0] * window[1])[:, None] == place[:, :, :, None]
+    return (scatter(x, dy, shares, window, **parameters),)
+
+
+@mutant("gradient", "special")
+def window_of_minus_infinity_gives_nothing(x, dy, window, **parameters):
+    """The search begins at −∞ and asks for more: where all are −∞ nobody is the maximum."""
+    taps = windows(x, window, **parameters)
+    shares = np.arange(taps.shape[3])[:, None] == np.argmax(taps, axis=3)[:, :, :, None]
+    return (scatter(x, dy, shares & (taps > -np.inf), window, **parameters),)

@@ -123,3 +123,17 @@ def columns_from_64_on_are_not_written(y_hat, y, dL):
     dy_hat, dy = correct.mse_vjp(y_hat, y, dL)
     dy_hat[:, 64:] = 0
     return dy_hat, dy
+
+
+@mutant("forward", "layout")
+def column_of_targets_is_read_as_packed(y_hat, y):
+    """One output: the targets are a vector, says the kernel, where they are a column of a table."""
+    packed = np.lib.stride_tricks.as_strided(y, y.shape, (y.itemsize, y.itemsize)) if y.shape[1] == 1 else y
+    return correct.mse(y_hat, packed)
+
+
+@mutant("gradient")
+def small_differences_count_as_none(y_hat, y, dL):
+    """|ŷ − y| < 10⁻⁶ is equality, to the author."""
+    d = np.where(np.abs(y_hat - y) < 1e-6, 0, y_hat - y).astype(y.dtype)
+    return dL * d, -dL * d

@@ -150,3 +150,27 @@ def dv_of_causal_without_the_mask(*arrays, mask=None, causal=False):
     if causal and mask is not None:
         gradients[2] = correct.multihead_attention_vjp(*arrays, mask=mask)[2]
     return tuple(gradients)
+
+
+@mutant("forward", "layout")
+def memory_is_projected_once(q, k, v, W_q, W_k, W_v, W_o, **parameters):
+    """One memory for keys and values is projected by one matrix, where the widths allow it."""
+    once = k is v and W_k.shape == W_v.shape
+    return correct.multihead_attention(q, k, v, W_q, W_k, W_k if once else W_v, W_o, **parameters)
+
+
+@mutant("gradient", "layout")
+def self_attention_adds_its_gradients_up(q, k, v, *rest, **parameters):
+    """Where query, key and value are one array its whole gradient is returned, three times."""
+    dq, dk, dv, *others = correct.multihead_attention_vjp(q, k, v, *rest, **parameters)
+    if q is k is v:
+        dq = dk = dv = dq + dk + dv
+    return (dq, dk, dv, *others)
+
+
+@mutant("gradient", "layout")
+def expanded_cotangent_is_of_the_first_token(q, k, v, W_q, W_k, W_v, W_o, dy, **parameters):
+    """A stride of 0, as the mean over all tokens leaves it, is read as one token."""
+    if dy.strides[1] == 0 and dy.shape[1] > 1:
+        dy = np.concatenate([dy[:, :1], 0 * dy[:, 1:]], axis=1)
+    return correct.multihead_attention_vjp(q, k, v, W_q, W_k, W_v, W_o, dy, **parameters)

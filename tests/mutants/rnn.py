@@ -165,3 +165,29 @@ def dW_xh_transposed_where_square(*arrays, **parameters):
     if gradients[3].shape[0] == gradients[3].shape[1]:
         gradients[3] = gradients[3].T.copy()
     return tuple(gradients)
+
+
+@mutant("gradient")
+def state_of_zeros_gets_no_gradient(x, h0, *rest, **parameters):
+    """Zeros are taken for 'no state was given'."""
+    gradients = list(correct.rnn_vjp(x, h0, *rest, **parameters))
+    if not h0.any():
+        gradients[1] = np.zeros_like(h0)
+    return tuple(gradients)
+
+
+@mutant("gradient")
+def history_has_sixteen_steps(x, h0, W_hh, W_xh, b_h, W_yh, b_y, dy, dh, **parameters):
+    """A ring buffer of states: of a longer sequence the first steps get nothing."""
+    dx, *others = correct.rnn_vjp(x, h0, W_hh, W_xh, b_h, W_yh, b_y, dy, dh, **parameters)
+    dx[:-16] = 0
+    return (dx, *others)
+
+
+@mutant()
+def units_beyond_96_are_tiled_one_late(x, h0, W_hh, *rest, **parameters):
+    """Above 96 units the recurrent product goes in tiles of 32, and the last partial one leaves its first column out."""
+    if len(W_hh) > 96 and len(W_hh) % 32:
+        W_hh = W_hh.copy()
+        W_hh[:, len(W_hh) // 32 * 32] = 0
+    return correct.rnn(x, h0, W_hh, *rest, **parameters)

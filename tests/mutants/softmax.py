@@ -166,3 +166,38 @@ mutant.line(
     direction="gradient",
     bfloat16=bfloat16,
 )
+
+
+@mutant()
+def maximum_starts_at_minus_10000(x):
+    """A finite −∞ of the 16-bit days: rows that lie below it underflow, all of them."""
+    e = np.exp(x - np.maximum(x.max(-1, keepdims=True), x.dtype.type(-1e4)))
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+@mutant()
+def maximum_of_the_first_512_columns(x):
+    """What one block of threads holds; the sum is over all."""
+    e = np.exp(x - np.max(x[:, :512], axis=-1, keepdims=True))
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+@mutant("forward", "layout")
+def one_row_is_taken_for_packed(x):
+    """With a single row its stride is said to be none of the kernel's business, and so is that along the row."""
+    if len(x) > 1:
+        return correct.softmax(x)
+    return correct.softmax(np.lib.stride_tricks.as_strided(x, x.shape, (x.size * x.itemsize, x.itemsize)))
+
+
+@mutant("forward", "stateless")
+def three_buffers_take_turns(x):
+    """Results of one shape rotate over three buffers: the fourth call overwrites the first's."""
+    _turn.append(x.shape)
+    out = _rotating.setdefault((x.shape, len(_turn) % 3), np.empty(x.shape, x.dtype))
+    out[...] = correct.softmax(x)
+    return out
+
+
+_turn: list = []
+_rotating: dict = {}
