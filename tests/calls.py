@@ -135,8 +135,9 @@ def _overwrite(target: Drawn, source: Drawn) -> None:
         old[...] = new
 
 
+KEPT = 300  # as many as a cell has examples, forward and gradient
 _latest: dict[Any, tuple[list[Expectation], tuple[tuple[str, ...], str]]] = {}
-"""What was expected of the latest example: implementations that are judged on it in turn ask the oracle once."""
+"""What was expected of the latest examples: implementations that are judged on the same ones ask the oracle once."""
 
 
 def _expected(call: Call, case: Case, drawn: Drawn) -> tuple[list[Expectation], tuple[tuple[str, ...], str]]:
@@ -150,7 +151,8 @@ def _expected(call: Call, case: Case, drawn: Drawn) -> tuple[list[Expectation], 
         trivial = trivial_answers(
             case.operation, call.function, arrays, drawn.parameters, truths, call.arithmetic.blur, ignore
         )
-        _latest.clear()
+        while len(_latest) >= KEPT:
+            del _latest[next(iter(_latest))]
         _latest[key] = expectations, sensitivity(expectations, trivial)
     return _latest[key]
 

@@ -34,7 +34,8 @@ HURTFUL = tuple(sorted({*range(1, 10), 12, 13, 20, 40, 80, *(n + d for n in BLOC
 EDGES = 2 * (1, 9, 17, 33, 65, 129)  # one, and one more than a block: what is to come more often
 BEYOND_A_BLOCK = HURTFUL[HURTFUL.index(31) :]  # what a loop over blocks takes more than one step for
 LONG = (192, 193, 255, 256, 257, 385, 511, 512, 513, 768, 1000, 1023, 1024, 1025)  # and a loop over large ones
-LONGEST = {"T": 65, "kH": 9, "kW": 9, "h": 33}  # where each step is a loop's, or a window has room
+LONGEST = {"kH": 9, "kW": 9, "h": 33}  # where a window has room
+STEP = 128  # elements that take the time of a step of a recurrence
 MOST_ELEMENTS = 4352  # of any array or of the product M·S, so that an example takes milliseconds; 65 · 66 are fewer
 MASKS = ("none", "random", "empty_rows", "first_block", "full")
 
@@ -244,8 +245,9 @@ def _sizes(
     kept = choose("kept", list(sizes))
     if choose("long", (False, False, False, True, True)):
         # the small ones are for shrinking, which does not find its way back over two choices at once
+        longest = most // STEP if kept == "T" else LONGEST.get(kept, most)
         options = HURTFUL + 5 * BEYOND_A_BLOCK + 2 * LONG + (2049, 4097)
-        sizes[kept] = choose(f"long {kept}", [n for n in options if n <= LONGEST.get(kept, most)])
+        sizes[kept] = choose(f"long {kept}", [n for n in options if n <= longest])
     if "d_v" in sizes and choose("as in the paper", (False, True)):
         sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
     if "S" in sizes:
@@ -294,6 +296,11 @@ def fits(op: Operation, layout: str) -> bool:
     return (op.name, layout) != ("mse", "shared")
 
 
+def largest_array(op: Operation, sizes: Mapping[str, int]) -> int:
+    """Its number of elements."""
+    return max(int(np.prod(shape_of(letters, sizes))) for letters in op.arrays.values())
+
+
 def shape_of(letters: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """ "N H+I" → (sizes of N, of H plus that of I)."""
     shape = []
@@ -325,12 +332,11 @@ def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int, kept: str
     is to be kept, last."""
 
     def cost(sizes):
-        shapes = [shape_of(letters, sizes) for letters in op.arrays.values()]
         scores = (
             [sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1)) * sizes["M"] * sizes["S"]] if "S" in sizes else []
         )
         windows = [np.prod([sizes[k] for k in ("N", "H", "W", "C", "kH", "kW")]) // 2] if "kH" in sizes else []
-        largest = max(int(np.prod(shape)) for shape in shapes)
+        largest = largest_array(op, sizes)
         steps = [sizes["T"] * sizes["N"] * sizes["H"] * max(sizes["H"], sizes["I"]) // 8] if op.recurrent else []
         return max([largest, *scores, *windows, *steps])
 

@@ -109,18 +109,19 @@ class Mismatch(AssertionError):
 def cells(
     backends: Sequence[Backend | BrokenBackend], operations: list[str], dtypes: list[str], properties: list[str]
 ) -> Iterator[Cell | BrokenBackend]:
-    """All cells of the backends, by operation, dtype and property; empty lists choose everything."""
-    for backend in backends:
-        if isinstance(backend, BrokenBackend):
-            yield backend
-            continue
-        for name in operations or OPERATIONS:
-            op = OPERATIONS[name]
-            for dtype in backend.dtypes(name) if backend.function(name) else ("-",):
-                if dtypes and dtype not in dtypes and dtype != "-":
-                    continue
-                for p in properties or EVERY_PROPERTY:
-                    if _applies(backend, op, dtype, p):
+    """All cells by operation, dtype and property, those of the backends one after another: on the same examples, for which
+    the oracle is asked once where their arithmetic is one. Empty lists choose everything."""
+    yield from (backend for backend in backends if isinstance(backend, BrokenBackend))
+    whole = [backend for backend in backends if isinstance(backend, Backend)]
+    for name in operations or OPERATIONS:
+        op = OPERATIONS[name]
+        of_each = [(b, b.dtypes(name) if b.function(name) else ("-",)) for b in whole]
+        for dtype in dict.fromkeys(dtype for _, own in of_each for dtype in own):
+            if dtypes and dtype not in dtypes and dtype != "-":
+                continue
+            for p in properties or EVERY_PROPERTY:
+                for backend, own in of_each:
+                    if dtype in own and _applies(backend, op, dtype, p):
                         yield Cell(backend, op, dtype, p)
 
 

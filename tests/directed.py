@@ -1,6 +1,7 @@
 """Directed cases: what everybody would try, and what chance seldom does. The same in every run, whatever its seed.
 
-One size at a time is long while the others are small; and the windows, masks and recurrences that networks have.
+One size at a time is long while the others are small; the windows, masks and recurrences that networks have; and, as the
+last of each operation, an array of more than 2¹⁶ elements.
 """
 
 import itertools
@@ -9,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 
 from ..spec import OPERATIONS
-from .cases import Case, fits
+from .cases import MOST_ELEMENTS, Case, fits, largest_array
 from .layouts import LAYOUTS
 
 LINES = {
@@ -20,17 +21,20 @@ LINES = {
         N=1 I=1 O=65|129 activation=tanh
         N=4 I=4 O=4 activation=relu|sigmoid|tanh
         N=32 I=64 O=32 activation=relu|tanh
+        N=70 I=1000 O=1
         """,
     "mse": """
         N=1|2|9|25|49|65|97|129|257|1025|4097 O=1
         N=1|3 O=2|9|25|49|65|97|129|257|1025
         N=16|33|64 O=16|64
+        N=70 O=1000
         """,
     "softmax": """
         N=2 M=1|2|24|25|48|49|64|65|96|97|128|129|192|257|513|1025|2049|4097
         N=9|25|49|65|97|129|257|1025 M=3
         N=4 M=17|33 values=lowest|faint
         N=2 M=65|257|1025 values=large|mixed
+        N=70 M=1000
         """,
     "conv2d": """
         N=2 H=6 W=5 C=3 kH=1 kW=1 O=2 stride=1x1|2x2
@@ -49,6 +53,7 @@ LINES = {
         N=1 H=65|130|259|514 W=2 C=1 kH=3 kW=1 O=2
         N=1 H=3 W=3 C=17|25|33|65|129 kH=2 kW=2 O=3
         N=1 H=3 W=3 C=3 kH=2 kW=2 O=17|25|33|65|129
+        N=5 H=60 W=60 C=4 kH=1 kW=1 O=1
         """,
     "maxpool2d": """
         N=2 H=6 W=7 C=3 window=1x1|2x2|3x3 stride=1x1|2x2
@@ -66,6 +71,7 @@ LINES = {
         N=1 H=65|129|259|514|1025 W=2 C=1 window=2x2
         N=1 H=3 W=3 C=17|25|33|65|129|257 window=2x2
         N=2 H=5 W=5 C=2 window=2x2|3x3 values=ties
+        N=1 H=260 W=260 C=1 window=2x2 stride=2x2
         """,
     "rnn": """
         T=1|18|20|33|65 N=1 I=2 H=3 O=2
@@ -77,6 +83,7 @@ LINES = {
         T=2 N=1 I=1 H=97|129 O=1
         T=4 N=3 I=4 H=4 O=4 activation=relu|sigmoid|identity
         T=3 N=2 I=2 H=3 O=2 values=zeros seed=2
+        T=2 N=33 I=1000 H=1 O=1
         """,
     "lstm": """
         T=1|18|20|33|65 N=1 I=2 H=3
@@ -87,6 +94,7 @@ LINES = {
         T=2 N=1 I=1 H=97|129
         T=4 N=3 I=4 H=4
         T=3 N=2 I=2 H=3 values=zeros seed=2|20
+        T=2 N=33 I=1000 H=1
         """,
     "attention": """
         B=1|5|9 H=2 M=3 S=4 D=4 E=3
@@ -102,6 +110,7 @@ LINES = {
         B=2 H=2 M=5 S=5 D=4 E=4 causal=True mask=none:B:H|random:B:H|empty_rows:1:1
         B=2 H=3 M=5 S=7 D=4 E=4 mask=random:B:H|random:1:H|random:B:1|random:1:1|empty_rows:B:H|full:1:1
         B=1 H=2 M=3 S=65|97 D=4 E=4 mask=random:B:H|first_block:B:H
+        B=1 H=1 M=1 S=1030 D=64 E=1
         """,
     "multihead_attention": """
         B=1|5|9 M=3 S=4 F=6 h=2 d_k=3 d_v=3
@@ -114,6 +123,7 @@ LINES = {
         B=1 M=9|33 S=9|33 F=4 h=2 d_k=2 d_v=2 causal=True
         B=2 M=5 S=7 F=8 h=4 d_k=2 d_v=2 mask=random:B:H|random:1:H|random:B:1|random:1:1|empty_rows:B:H|full:1:1
         B=2 M=5 S=5 F=8 h=2 d_k=4 d_v=4 causal=True mask=random:B:H|empty_rows:1:1
+        B=1 M=1 S=1030 F=64 h=1 d_k=1 d_v=1
         """,
 }
 """Of each operation, a line for many cases: | separates what each of them has one of. Where a seed is said it is one with
@@ -150,7 +160,7 @@ def laid_out(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
         Case.parse(op, f"{words} layout={layout} seed={n}")
         for n, (words, layout) in enumerate(itertools.product(_words(BASES[operation]), layouts))
     ]
-    moderate = [case for case in directed(operation, may) if max(case.sizes.values()) <= 65]
+    moderate = [case for case in directed(operation, may) if largest_array(op, case.sizes) <= MOST_ELEMENTS]
     return (*small, *(replace(case, layout=layout) for case, layout in zip(moderate, itertools.cycle(layouts))))
 
 

@@ -390,7 +390,7 @@ def test_a_seed_brings_the_same_counterexample_again(tmp_path):
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
 def test_the_report_is_valid_whenever_the_run_ends(tmp_path, how):
     """At any moment, in fact: what has been judged is in it."""
-    write(tmp_path, one=SOFTMAX, slow="import time\ndef softmax(x): time.sleep(100)")
+    write(tmp_path, one=SOFTMAX, slow="import time\ndtypes = ('float64',)\ndef softmax(x): time.sleep(100)")
     words = ("--impl", "one.py", "--impl", "slow.py", "--op", "softmax", "--property", "forward", *QUICK)
     path = tmp_path / "out.json"
     main = (  # a shell's background jobs ignore SIGINT
