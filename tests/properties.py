@@ -394,7 +394,7 @@ PROPERTIES = {
             "stateless",
             stateless,
             lambda op, may: cases(op.name, values=("normal",), parameters=may, most=512),
-            share=0.1,
+            share=0.05,
         ),
         Property(
             "finite_difference",
