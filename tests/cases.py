@@ -35,7 +35,6 @@ EDGES = 2 * (1, 9, 17, 33, 65, 129)  # one, and one more than a block: what is t
 BEYOND_A_BLOCK = HURTFUL[HURTFUL.index(31) :]  # what a loop over blocks takes more than one step for
 LONG = (192, 193, 255, 256, 257, 385, 511, 512, 513, 768, 1000, 1023, 1024, 1025)  # and a loop over large ones
 LONGEST = {"kH": 9, "kW": 9, "h": 33}  # where a window has room
-STEP = 128  # elements that take the time of a step of a recurrence
 MOST_ELEMENTS = 4352  # of any array or of the product M·S, so that an example takes milliseconds; 65 · 66 are fewer
 MASKS = ("none", "random", "empty_rows", "first_block", "full")
 
@@ -243,11 +242,10 @@ def _sizes(
         first, second = choose("equal", itertools.combinations(sizes, 2))
         sizes[first] = sizes[second] = min(sizes[first], sizes[second])
     kept = choose("kept", list(sizes))
-    if choose("long", (False, False, False, True, True)):
+    if kept != "T" and choose("long", (False, False, False, True, True)):  # each step takes long; directed ones have 33
         # the small ones are for shrinking, which does not find its way back over two choices at once
-        longest = most // STEP if kept == "T" else LONGEST.get(kept, most)
         options = HURTFUL + 5 * BEYOND_A_BLOCK + 2 * LONG + (2049, 4097)
-        sizes[kept] = choose(f"long {kept}", [n for n in options if n <= longest])
+        sizes[kept] = choose(f"long {kept}", [n for n in options if n <= LONGEST.get(kept, most)])
     if "d_v" in sizes and choose("as in the paper", (False, True)):
         sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
     if "S" in sizes:

@@ -153,11 +153,11 @@ def finite_difference(backend: Backend, dtype: str, case: Case) -> Judgement:
 
 def special(backend: Backend, dtype: str, case: Case) -> Judgement:
     """NaN and infinities come out where the equation brings them, and nowhere else; −0 is 0. Of gradients, too."""
-    judgement = _special_call(backend, dtype, case, SPECIAL, of_gradient=False)
-    if judgement.verdict == "fail" or not backend.gradient(case.operation.name):
-        return judgement
-    backward = _special_call(backend, dtype, case, SPECIAL_IN_GRADIENTS, of_gradient=True)
-    return max((judgement, backward), key=lambda j: (j.failed, j.verdict == "pass", j.worst))
+    if case.seed % 2 and backend.gradient(case.operation.name):
+        judgement = _special_call(backend, dtype, case, SPECIAL_IN_GRADIENTS, of_gradient=True)
+        if judgement.verdict != "inconclusive":
+            return judgement
+    return _special_call(backend, dtype, case, SPECIAL, of_gradient=False)
 
 
 SPECIAL: dict[str, list[tuple[str, float]]] = {
