@@ -246,7 +246,10 @@ def _sizes(
         # the small ones are for shrinking, which does not find its way back over two choices at once
         options = HURTFUL + 5 * BEYOND_A_BLOCK + 2 * LONG + (2049, 4097)
         heads = "S" in sizes and kept in ("B", "H", "h")  # each a program of its own, which an interpreter runs in turn
-        sizes[kept] = choose(f"long {kept}", [n for n in options if n <= (33 if heads else LONGEST.get(kept, most))])
+        sizes[kept] = choose(
+            f"long {kept}",
+            [n for n in options if n <= (33 if heads else 129 if "S" in sizes else LONGEST.get(kept, most))],
+        )
     if "d_v" in sizes and choose("as in the paper", (False, True)):
         sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
     if "S" in sizes:
