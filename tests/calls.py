@@ -30,6 +30,12 @@ class Call:
     def of(cls, backend: Backend, dtype: str, operation: Operation, of_gradient: bool) -> "Call":
         return cls(backend, operation, backend.arithmetic(operation.name, dtype, gradient=of_gradient), of_gradient)
 
+    @classmethod
+    def each(cls, backend: Backend, dtype: str, operation: Operation) -> list["Call"]:
+        """Of the operation and, where the backend has one, of its gradient."""
+        directions = (False, True) if backend.gradient(operation.name) else (False,)
+        return [cls.of(backend, dtype, operation, of_gradient) for of_gradient in directions]
+
     def __call__(self, drawn: Drawn) -> tuple[Any, ...]:
         """What the backend answers."""
         name = self.operation.name
@@ -85,7 +91,7 @@ def judge_call(backend: Backend, dtype: str, case: Case, of_gradient: bool) -> J
         return judgement
     again = judge_all(expectations, second, trivial)
     if again.failed:
-        return Judgement(**{**vars(again), "reason": f"second call with the same inputs: {again.reason}"})
+        return replace(again, reason=f"second call with the same inputs: {again.reason}")
     return judgement
 
 
@@ -99,8 +105,7 @@ def stateless(backend: Backend, dtype: str, case: Case) -> Judgement:
     other = replace(case, seed=case.seed ^ 1)
     shared, drawn = case.draw(dtype), {"A": case.draw(dtype), "B": other.draw(dtype)}
     inputs = shared.arrays + shared.cotangents
-    directions = (False, True) if backend.gradient(case.operation.name) else (False,)
-    calls = [Call.of(backend, dtype, case.operation, of_gradient) for of_gradient in directions]
+    calls = Call.each(backend, dtype, case.operation)
     try:
         expected = {
             which: [call.expect(one, drawn[which]) for call in calls] for which, one in (("A", case), ("B", other))
@@ -129,9 +134,8 @@ def stateless(backend: Backend, dtype: str, case: Case) -> Judgement:
 
 
 def _overwrite(target: Drawn, source: Drawn) -> None:
-    masks = [(target.parameters["mask"], source.parameters["mask"])] if "mask" in target.parameters else []
-    pairs = zip(target.arrays + target.cotangents, source.arrays + source.cotangents, strict=True)
-    for old, new in (*pairs, *masks):
+    olds, news = ((*one.arrays, *one.cotangents, *_masks(one).values()) for one in (target, source))
+    for old, new in zip(olds, news, strict=True):
         old[...] = new
 
 

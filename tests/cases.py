@@ -34,7 +34,11 @@ HURTFUL = tuple(sorted({*range(1, 10), 12, 13, 20, 40, 80, *(n + d for n in BLOC
 EDGES = 2 * (1, 9, 17, 33, 65, 129)  # one, and one more than a block: what is to come more often
 BEYOND_A_BLOCK = HURTFUL[HURTFUL.index(31) :]  # what a loop over blocks takes more than one step for
 LONG = (192, 193, 255, 256, 257, 385, 511, 512, 513, 768, 1000, 1023, 1024, 1025)  # and a loop over large ones
-LONGEST = {"kH": 9, "kW": 9, "h": 33}  # where a window has room
+LONGEST_OF_WINDOWS = {"kH": 9, "kW": 9}  # for which an image has room
+LONGEST_OF_ATTENTION = dict.fromkeys(
+    ("B", "H", "h"), 33
+)  # each a program of its own, which an interpreter runs in turn
+LONGEST_OF_ATTENTION |= dict.fromkeys(("M", "S", "D", "E", "F", "d_k", "d_v"), 129)
 MOST_ELEMENTS = 4352  # of any array or of the product M·S, so that an example takes milliseconds; 65 · 66 are fewer
 MASKS = ("none", "random", "empty_rows", "first_block", "full")
 
@@ -93,12 +97,11 @@ class Case:
         fmt = format_of(fmt)
         rng = np.random.default_rng([self.seed, *(ord(c) for c in self.values)])
         parameters = self.keywords(rng)
-        arrays, shapes = [], {}
+        arrays = []
         # The array that gets huge or tiny values; in a recurrence no weight, whose powers would leave every format.
         special = int(rng.integers(2 if self.operation.recurrent else len(self.operation.arrays)))
         for n, (name, letters) in enumerate(self.operation.arrays.items()):
             shape = shape_of(letters, self.sizes)
-            shapes[name] = shape
             slot = Slot(self.operation, name, shape, fmt, n == special)
             arrays.append(VALUES[self.values](rng, slot) * self._gain(name, shape))
         of_layout = np.random.default_rng([self.seed, len(arrays)])
@@ -141,8 +144,6 @@ class Case:
         saturating = self.values == "saturating" and "S" not in self.sizes  # gates, not logits
         if self.values == "negative":  # whose products are all of one sign
             return 1.0 / fan_in
-        if name == "W_hh" and self.parameters.get("activation") in ("identity", "relu") and self.sizes["T"] > 9:
-            return 9 / self.sizes["T"] / np.sqrt(fan_in)  # whose powers nothing bounds
         return (4.0 if saturating else 1.0) / np.sqrt(fan_in)
 
 
@@ -183,9 +184,7 @@ def cases(
         sizes,
         seed=draw(st.integers(0, 2**16 - 1), label="seed"),
         values=choose("values", [v for v in telling(op, chosen, steep) if v in (values or VALUES)]),
-        layout=choose(
-            "layout", [layout for layout in layouts if (op.name, layout) != ("mse", "shared")]
-        ),  # 0 for any y
+        layout=choose("layout", [layout for layout in layouts if fits(op, layout)]),
         parameters=chosen,
         **mask,
     )
@@ -245,11 +244,8 @@ def _sizes(
     if kept != "T" and choose("long", (False, False, False, True, True)):  # each step takes long; directed ones have 33
         # the small ones are for shrinking, which does not find its way back over two choices at once
         options = HURTFUL + 5 * BEYOND_A_BLOCK + 2 * LONG + (2049, 4097)
-        heads = "S" in sizes and kept in ("B", "H", "h")  # each a program of its own, which an interpreter runs in turn
-        sizes[kept] = choose(
-            f"long {kept}",
-            [n for n in options if n <= (33 if heads else 129 if "S" in sizes else LONGEST.get(kept, most))],
-        )
+        longest = (LONGEST_OF_ATTENTION if "S" in sizes else LONGEST_OF_WINDOWS).get(kept, most)
+        sizes[kept] = choose(f"long {kept}", [n for n in options if n <= longest])
     if "d_v" in sizes and choose("as in the paper", (False, True)):
         sizes |= {"d_k": sizes["d_v"], "F": sizes["h"] * sizes["d_v"]}
     if "S" in sizes:

@@ -18,6 +18,7 @@ from hypothesis.strategies import SearchStrategy
 
 from ..impls import Backend
 from ..spec import OPERATIONS, Operation
+from .calls import Call
 from .cases import Case, at_most
 from .directed import directed
 from .judge import Judgement, Statistics
@@ -83,23 +84,6 @@ class Result:
     bias: float | None = None
     refused: dict[str, int] = field(default_factory=dict)
     value: str = ""
-
-
-def _holds(tallies: Sequence["Tally"], case: Case) -> bool:
-    try:
-        for tally in tallies:
-            tally.judge(case)
-    except Mismatch:  # the tally has it
-        return False
-    return True
-
-
-def _mark_as_flaky(tallies: Sequence["Tally"]) -> bool:
-    """Whether there is a failure at all."""
-    failed = [tally.result for tally in tallies if tally.result.verdict in ("fail", "error")]
-    for result in failed:
-        result.reason += " (the same case passed when it was repeated)"
-    return bool(failed)
 
 
 class Mismatch(AssertionError):
@@ -407,19 +391,35 @@ class Tally:
         """Whether what is judged does, for the parameters that the implementation takes: a linear layer's gradient does
         not on b."""
         op, backend = self.cell.operation, self.cell.backend
-        of_gradient = self.cell.property == "gradient"
-        function = op.vjp if of_gradient else op.function
+        call = Call.of(backend, self.cell.dtype, op, self.cell.property == "gradient")
         for case in directed(op.name, backend.parameters(op)):
             drawn = case.draw("float64")
-            arrays = list(drawn.arrays + drawn.cotangents if of_gradient else drawn.arrays)
+            arrays = list(call.arguments(drawn))
             with np.errstate(all="ignore"):
-                answers = function(*arrays, **drawn.parameters)
+                answers = call.function(*arrays, **drawn.parameters)
                 arrays[argument] = arrays[argument] * 0
-                others = function(*arrays, **drawn.parameters)
+                others = call.function(*arrays, **drawn.parameters)
             pairs = zip(answers, others, strict=True) if isinstance(answers, tuple) else [(answers, others)]
             if not all(np.array_equal(a, b) for a, b in pairs):
                 return True
         return False
+
+
+def _holds(tallies: Sequence["Tally"], case: Case) -> bool:
+    try:
+        for tally in tallies:
+            tally.judge(case)
+    except Mismatch:  # the tally has it
+        return False
+    return True
+
+
+def _mark_as_flaky(tallies: Sequence["Tally"]) -> bool:
+    """Whether there is a failure at all."""
+    failed = [tally.result for tally in tallies if tally.result.verdict in ("fail", "error")]
+    for result in failed:
+        result.reason += " (the same case passed when it was repeated)"
+    return bool(failed)
 
 
 @contextlib.contextmanager

@@ -70,19 +70,14 @@ def exact(backend: Backend, dtype: str, case: Case) -> Judgement:
     op, drawn, arithmetic = case.operation, case.draw(dtype), backend.arithmetic(case.operation.name, dtype)
     formats = (arithmetic.storage, arithmetic.intermediates, arithmetic.accumulator, arithmetic.operands)
     limit = 2.0 ** min(f.p for f in formats)
-    calls: list[Any] = [
-        (op.function, drawn.arrays, op.outputs, lambda: backend.forward(op.name, drawn.arrays, drawn.parameters))
-    ]
-    if backend.gradient(op.name):
-        backward = lambda: backend.backward(op.name, drawn.arrays, drawn.cotangents, drawn.parameters)  # noqa: E731
-        calls.append((op.vjp, drawn.arrays + drawn.cotangents, ["d" + name for name in op.arrays], backward))
     judged = 0
-    for function, arrays, names, call in calls:
-        if _largest_partial_sum(function, arrays, drawn.parameters) > limit:
+    for call in Call.each(backend, dtype, op):
+        arrays = call.arguments(drawn)
+        if _largest_partial_sum(call.function, arrays, drawn.parameters) > limit:
             continue
-        truths = function(*(rational(a) for a in arrays), **drawn.parameters)
+        truths = call.function(*(rational(a) for a in arrays), **drawn.parameters)
         truths = truths if isinstance(truths, tuple) else (truths,)
-        for name, truth, got in zip(names, truths, call(), strict=True):
+        for name, truth, got in zip(call.names, truths, call(drawn), strict=True):
             judged += 1
             expected = round_to(np.asarray(truth).astype(np.float64), arithmetic.storage)
             if np.shape(got) != expected.shape or np.any(wrong := np.asarray(got).astype(np.float64) != expected):

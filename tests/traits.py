@@ -15,7 +15,8 @@ from ..impls import Backend
 from ..spec import FORMATS, Arithmetic, Format, Operation
 from ..spec.certified import certify
 from ..spec.simulated import Simulation
-from .cases import Case, Drawn
+from .calls import Call
+from .cases import Case
 from .identities import batch_letter, part_of
 from .judge import Expectation
 from .layouts import plain
@@ -58,8 +59,8 @@ def cases(op: Operation, may: tuple[str, ...]) -> Iterator[Case]:
 
 def repeatable(backend: Backend, dtype: str, case: Case, gradient: bool = False) -> bool:
     """Whether three calls with the same arrays return the same bits."""
-    drawn = case.draw(dtype)
-    first, *others = (_bits(_call(backend, case.operation, drawn, gradient)) for _ in range(3))
+    call, drawn = Call.of(backend, dtype, case.operation, gradient), case.draw(dtype)
+    first, *others = (_bits(call(drawn)) for _ in range(3))
     return all(other == first for other in others)
 
 
@@ -84,18 +85,15 @@ def effective_bits(backend: Backend, dtype: str, case: Case, gradient: bool = Fa
     And whether p is but a bound: n results stored in s bits show no more than s + log₂ n, because a finer error moves
     none of them to another number; nor do the replicates, evaluated in float64, show more than 53.
     """
-    op, drawn = case.operation, case.draw(dtype)
-    declared = backend.arithmetic(op.name, dtype, gradient=gradient)
-    function, arrays = (op.vjp, drawn.arrays + drawn.cotangents) if gradient else (op.function, drawn.arrays)
-    names = ["d" + name for name in op.arrays] if gradient else list(op.outputs)
-    answers = _call(backend, op, drawn, gradient)
-    truths = certify(function, arrays, drawn.parameters)
+    call, drawn = Call.of(backend, dtype, case.operation, gradient), case.draw(dtype)
+    declared, arrays, answers = call.arithmetic, call.arguments(drawn), call(drawn)
+    truths = certify(call.function, arrays, drawn.parameters)
     elements = sum(max(1, math.prod(truth.shape)) for truth in truths)
 
     def verdicts(p: int) -> set[str]:
         simulation = Simulation(_with_bits(declared, p), seed=case.seed)
-        populations = simulation.evaluate(function, arrays, drawn.parameters)
-        rows = zip(names, truths, populations, answers, strict=True)
+        populations = simulation.evaluate(call.function, arrays, drawn.parameters)
+        rows = zip(call.names, truths, populations, answers, strict=True)
         return {Expectation(name, truth, y, 4 * elements).judge(a).verdict for name, truth, y, a in rows}
 
     bound = min(FINEST, declared.storage.p + math.ceil(math.log2(elements)))
@@ -113,12 +111,6 @@ def _with_bits(declared: Arithmetic, p: int) -> Arithmetic:
     fmt = Format(f"{p} bits", p, wide.e_min, wide.e_max)
     ulps = Arithmetic.function_ulps  # of p bits; what is declared is in units of another format
     return replace(declared, intermediates=fmt, accumulator=fmt, sums=fmt, operands=fmt, function_ulps=ulps)
-
-
-def _call(backend: Backend, op: Operation, drawn: Drawn, gradient: bool) -> tuple[Any, ...]:
-    if gradient:
-        return backend.backward(op.name, drawn.arrays, drawn.cotangents, drawn.parameters)
-    return backend.forward(op.name, drawn.arrays, drawn.parameters)
 
 
 def _bits(arrays) -> list[bytes]:
