@@ -190,7 +190,8 @@ def arithmetic(operation, dtype, gradient=True):
     and, without oneDNN, of convolutions, and where a recurrent cell adds its two products.
     """
     cuda, onednn = DEVICE.type == "cuda", _onednn(getattr(torch, dtype))
-    flush = onednn and dtype == "bfloat16"  # the processor's products of bfloat16 take subnormal numbers for 0
+    # the processor's products of bfloat16 take subnormal numbers for 0
+    flush = onednn and dtype == "bfloat16" and operation in (*_OF_PRODUCTS, "conv2d", "attention")
     rounding = "truncate" if cuda else "nearest"  # so do tensor cores
     if dtype in ("float64", "float32"):
         if cuda and dtype == "float32" and _tf32(operation):

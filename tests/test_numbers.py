@@ -355,6 +355,26 @@ def test_a_kink_that_noise_decides_is_decided_both_ways(storage):
     assert dx.spread()[0, 0] == pytest.approx(3 * np.sqrt(np.mean(closed)), rel=1e-3), "the whole branch"
 
 
+def test_what_overflows_on_the_way_decides_no_comparison():
+    """1 + 180 000 − 180 000 is positive, and no number in float16: either branch may be taken."""
+    simulation = Simulation(Arithmetic("float16", "float16", accumulator="float16"))
+    large, one = simulation.exactly(np.full((1, 1), 6e4)), simulation.exactly(np.ones((1, 1)))
+    with np.errstate(all="ignore"):
+        difference = large * 3 - large * 3 + one
+    assert difference.values[0] == 1 and not np.isfinite(difference.values[1:]).any()
+    taken = np.where(difference > 0, large, 0)
+    assert 4 < np.sum(taken.values[1:] == 0) < REPLICATES - 4
+
+
+def test_below_its_normal_numbers_float64_has_noise_too():
+    """A product loses half of the least number, magnified, and a sum of 4096 products as many times as much."""
+    simulation = Simulation(Arithmetic("float64"))
+    least = simulation.magnification * 2.0**-1074
+    small = simulation.exactly(np.full((1, 4096), 2.0**-1045))
+    assert 0.5 * least < np.ptp((small * 0.3).values[1:]) < 1.5 * least
+    assert np.ptp((small @ np.full((4096, 1), 0.3)).values[1:]) > 1000 * least
+
+
 def test_the_ends_of_the_range():
     single = FORMATS["float32"]
     simulation, flushing = Simulation(Arithmetic("float32")), Simulation(Arithmetic("float32", flush=True))

@@ -311,6 +311,14 @@ def test_nan_reaches_whatever_depends_on_it(name):
             assert np.all(np.isnan(values) | independent)
 
 
+def test_nan_stays_between_the_windows_of_a_strided_convolution():
+    """A cotangent of NaN reaches the pixels that its window read, and no others."""
+    x, w, dy = np.ones((1, 5, 1, 1)), np.ones((1, 1, 1, 1)), np.ones((1, 3, 1, 1))
+    dy[0, 1] = np.nan
+    dx, _ = OPERATIONS["conv2d"].vjp(x, w, dy, stride=(2, 1))
+    assert np.array_equal(dx[0, :, 0, 0], [1, 0, np.nan, 0, 1], equal_nan=True)
+
+
 # Kinks, ties, rows without a key
 
 
