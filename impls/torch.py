@@ -103,7 +103,7 @@ def lstm(x, h0, c0, W_f, b_f, W_i, b_i, W_c, b_c, W_o, b_o):
 @checked
 def attention(q, k, v, *, mask=None, causal=False):
     """torch.nn.functional.scaled_dot_product_attention, whose is_causal excludes a mask: both at once are one mask."""
-    _refuse_many_queries(q, q.shape[2])
+    _refuse_blocks(q, q.shape[2], k.shape[2])
     if causal and mask is not None:
         mask, causal = mask.tril(), False
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
@@ -117,7 +117,7 @@ def multihead_attention(q, k, v, W_q, W_k, W_v, W_o, *, mask=None, causal=False)
     It ties the widths to d_k = d_v = F / h; other widths go through linear, scaled_dot_product_attention and linear.
     """
     B, M, features = q.shape
-    _refuse_many_queries(q, M)
+    _refuse_blocks(q, M, k.shape[1])
     h = len(W_q)
     P_q, P_k, P_v = (W.mT.flatten(0, 1) for W in (W_q, W_k, W_v))  # [h·d,F]
     if not len(P_q) == len(P_v) == features:
@@ -243,10 +243,13 @@ def _refuse_odd_rows(*tensors):
         )
 
 
-def _refuse_many_queries(q, M):
-    """Raises NotImplementedError where 16-bit sums show: the CPU's gradients of k and v add up blocks of queries so."""
-    if DEVICE.type == "cpu" and q.requires_grad and q.element_size() == 2 and M > 128:
-        raise NotImplementedError("gradients are summed in 16 bits over blocks of queries, which no declaration says")
+def _refuse_blocks(q, M, S):
+    """Raises NotImplementedError where the CPU's gradients of attention are sums of blocks, of 32 queries or more and of
+    512 keys, each added to what is stored in 16 bits (FlashAttentionKernel.cpp)."""
+    if DEVICE.type == "cpu" and q.requires_grad and q.element_size() == 2 and (M > 32 or S > 512):
+        raise NotImplementedError(
+            "gradients are summed in 16 bits over blocks of queries and keys, which is not declared"
+        )
 
 
 def _state(h):

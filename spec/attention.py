@@ -26,19 +26,24 @@ def attention_vjp(q, k, v, dy, mask=None, causal=False):
 
     Only y and L = log Σ e^S are kept of the forward: the weights are recomputed as P = e^(S − L), and softmax's Σⱼ Pⱼ dPⱼ
     is written Σₑ dyₑ yₑ. These forms need no row of P at once (Dao 2023, FlashAttention-2, §3.1), and are the least
-    favourable for rounding: that of S in the forward and that of S here do not cancel.
+    favourable for rounding: where S was computed for L, for y and for P, its errors do not cancel.
     Laws: attention.vjp_is_linear  vjp(dy + dz) = vjp(dy) + vjp(dz), for given arrays
     """
     where = may_attend(q, k, mask, causal)
     L = log_sum_exp(scores(q, k), where)
-    P = np.where(where, np.exp(np.where(where, scores(q, k) - L, 0)), 0)
-    dy_y = (dy[..., None, :] @ (P @ v)[..., None])[..., 0]
+    y, P = weights(q, k, L, where) @ v, weights(q, k, L, where)
+    dy_y = (dy[..., None, :] @ y[..., None])[..., 0]
     dS = P * (dy @ v.mT - dy_y) / np.sqrt(k.shape[-1])
     return dS @ k, dS.mT @ q, P.mT @ dy
 
 
 def scores(q, k):
     return q @ k.mT / np.sqrt(k.shape[-1])
+
+
+def weights(q, k, L, where):
+    """softmax(S) as e^(S − L); 0 where the query may not attend."""
+    return np.where(where, np.exp(np.where(where, scores(q, k) - L, 0)), 0)
 
 
 def may_attend(q, k, mask, causal):

@@ -2,7 +2,8 @@
 
 Replicate 0 is unperturbed (float64). After each operation every other replicate is perturbed as the arithmetic would:
 
-- a rounded result: relative noise, uniform in ±u of the intermediates' format, and the same for all that have one mantissa;
+- a rounded result: relative noise, uniform in ±u of the intermediates' format; in every other replicate the same for all
+  that have one mantissa, as where equal numbers are computed alike and not, say, in blocks with a maximum of their own;
 - exp, log, tanh: uniform in ± function_ulps·u, twice: once for every element and once for the whole replicate, because a
   library's error is a deterministic function of its input; for eᶻ also u·|z|, as 2^(z·log₂e) has it, twice;
 - a sum of n terms pᵢ, in any order that does not sort them: normal noise of variance
@@ -429,7 +430,8 @@ def _repetition(a: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = Tru
 
 
 def _alike(noise: np.ndarray, values: np.ndarray, fmt: Format, scaled: bool = True) -> np.ndarray:
-    """The noise [K, *shape], the same where values [*shape] are: what is computed from equal numbers has equal errors.
+    """The noise [K, *shape], in every other replicate the same where values [*shape] are: what is computed from equal
+    numbers in one way has equal errors, which add up; in several ways, errors of its own, which do not cancel.
 
     Compared as the format, float32 at least, tells numbers apart; and but for sign and exponent, if `scaled`.
     """
@@ -446,7 +448,9 @@ def _alike(noise: np.ndarray, values: np.ndarray, fmt: Format, scaled: bool = Tr
         return noise
     of_group = np.empty_like(order)
     of_group[order] = order[begins][np.cumsum(begins) - 1]
-    return noise.reshape(len(noise), -1)[:, of_group].reshape(noise.shape)
+    noise = noise.copy()
+    noise[::2] = noise[::2].reshape(len(noise[::2]), -1)[:, of_group].reshape(noise[::2].shape)
+    return noise
 
 
 def _bits(a: np.ndarray) -> int:

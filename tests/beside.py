@@ -1,5 +1,7 @@
 """Tests of what another process finds out: it starts before the first test, and theirs come last, so that both cores work.
 
+A worker of pytest-xdist, beside which others work already, starts it with the test, and such tests first.
+
 @pytest.mark.beside("-m", "module", "--out={folder}/it", VARIABLE="1")    what Python is to run, in which environment
 def test_it(beside):
     done = beside()    waits and shows what it wrote: a subprocess.CompletedProcess, with the folder besides
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 
 MINUTES = 30
-UNSET = ("TRITON_INTERPRET", "PYTEST_ADDOPTS")  # what this process has set for itself
+UNSET = ("TRITON_INTERPRET", "PYTEST_")  # what this process, or what started it, has set for itself
 PROCESS: pytest.StashKey["Process"] = pytest.StashKey()
 
 
@@ -35,7 +37,7 @@ class Process:
     """A Python process that writes into a folder of its own."""
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str]):
-        inherited = {k: v for k, v in os.environ.items() if k not in UNSET}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(UNSET)}
         self.folder = Path(tempfile.mkdtemp(prefix="opspec"))
         with open(self.folder / "output", "w") as output:
             self.process = subprocess.Popen(
@@ -58,17 +60,28 @@ class Process:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("beside") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("beside") is not None, reverse=_is_worker(config))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.option.collectonly:
+    if session.config.option.collectonly or _is_worker(session.config):
         return
     for item in session.items:
-        mark = item.get_closest_marker("beside")
-        if mark and not any(skip.args and skip.args[0] for skip in item.iter_markers("skipif")):
-            item.stash[PROCESS] = Process(mark.args, dict(mark.kwargs))
+        if item.get_closest_marker("beside") and not any(
+            skip.args and skip.args[0] for skip in item.iter_markers("skipif")
+        ):
+            _start(item)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _start(item: pytest.Item) -> None:
+    mark = item.get_closest_marker("beside")
+    assert mark is not None
+    item.stash[PROCESS] = Process(mark.args, dict(mark.kwargs))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -82,6 +95,8 @@ def beside(request: pytest.FixtureRequest, capsys: Any) -> Callable[[], Done]:
     """Waits for the process of the test's mark, and shows what it wrote."""
 
     def finish() -> Done:
+        if PROCESS not in request.node.stash:
+            _start(request.node)
         done = request.node.stash[PROCESS].wait()
         with capsys.disabled():
             print(f"\n{done.output}", flush=True)

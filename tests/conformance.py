@@ -173,6 +173,12 @@ class Runner:
         self._run_examples(cells, results, cells[0].backend.parameters(cells[0].operation))
         return [_known(cell, result) for cell, result in zip(cells, results, strict=True)]
 
+    def crashed(self, cell: Cell | BrokenBackend, reason: str) -> Result:
+        """Of a cell whose process ended."""
+        result = self._blank(cell) if isinstance(cell, Cell) else self.run(cell)
+        result.verdict, result.reason = "error", reason
+        return result
+
     def _blank(self, cell: Cell) -> Result:
         result = Result(cell.backend.name, cell.operation.name, cell.dtype, cell.property)
         result.reproduce = self._reproduce(cell)
@@ -190,8 +196,10 @@ class Runner:
         known = any(_defect(cell) is not None for cell in cells)  # then one failure is enough
         share = 1.0 if known else cell.backend.share
         shrink = self.shrink and not known
-        one_in = math.ceil(1 / share)  # of the directed cases, other ones with each seed
-        fixed = row.directed(cell.operation.name, may)[self.seed % one_in :: one_in] if self.directed else ()
+        wanted = max(1, round((self.examples or settings().max_examples) * row.share * share))
+        fixed = row.directed(cell.operation.name, may) if self.directed else ()
+        one_in = max(1, math.ceil(2 * len(fixed) / wanted))  # half of the examples are drawn at least
+        fixed = fixed[self.seed % one_in :: one_in]  # so that a small share has other ones with each seed
         for case in fixed:
             if not _holds(tallies, case):
                 again = f"{what} {case}"
@@ -199,8 +207,7 @@ class Runner:
                     _mark_as_flaky(tallies)
                 break
         else:
-            wanted = max(1, round((self.examples or settings().max_examples) * row.share * share))
-            wanted = max(-(-wanted // 2), wanted - len(fixed))  # half of them are drawn at least
+            wanted = max(1, wanted - len(fixed))
             strategy = row.strategy(cell.operation, may)
             tried = [tally.tried for tally in tallies]
             for attempt in range(4):  # examples that the backend does not support are made up for
@@ -292,9 +299,9 @@ class Tally:
 
     def __init__(self, cell: Cell, result: Result, reproduce: str):
         self.cell, self.result, self.reproduce = cell, result, reproduce
-        self.tried = self.unsupported = 0
+        self.tried = 0
         self.last = 0.0  # the latest example's error over tolerance
-        self.why_unsupported = ""
+        self.unsupported: Counter[str] = Counter()
         self.inconclusive: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.statistics: Statistics | None = None
@@ -308,8 +315,7 @@ class Tally:
         except HypothesisException:
             raise
         except NotImplementedError as reason:
-            self.unsupported += 1
-            self.why_unsupported = str(reason)
+            self.unsupported[str(reason)] += 1
             return
         except Exception as error:  # whatever a backend raises is its verdict
             self._remember(
@@ -359,7 +365,7 @@ class Tally:
             return
         if not self.tried:
             r.verdict = "unsupported" if self.unsupported else "inconclusive"
-            r.reason = self.why_unsupported or "no example was judged"
+            r.reason = next((why for why, _ in self.unsupported.most_common(1)), "no example was judged")
         elif r.inconclusive > self._most_inconclusive() or not r.examples:
             why, count = self.inconclusive.most_common(1)[0]
             r.verdict, r.reason = (
@@ -370,8 +376,7 @@ class Tally:
             r.verdict, r.reason = "inconclusive", f"no example tells a right answer from one made by {blind}"
         elif not single and self.statistics is not None and (reason := self.statistics.verdict(comparisons=4)):
             r.verdict, r.reason = "fail", f"over all examples of the cell: {reason}"
-        if self.unsupported and self.why_unsupported not in r.not_exercised:
-            r.not_exercised = (*r.not_exercised, self.why_unsupported)
+        r.not_exercised = tuple(dict.fromkeys((*r.not_exercised, *self.unsupported)))
 
     def _most_inconclusive(self) -> float:
         """A tenth; in a cell of few examples two standard deviations more, which chance may bring."""

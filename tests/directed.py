@@ -98,13 +98,14 @@ LINES = {
         """,
     "attention": """
         B=1|5|9 H=2 M=3 S=4 D=4 E=3
-        B=2 H=1|5|9 M=4 S=3 D=3 E=4
+        B=2 H=1|9 M=4 S=3 D=3 E=4
         B=1 H=1 M=33|65|97|129|257 S=3 D=2 E=2
         B=1 H=1 M=1|2 S=1|33|65|97|129|257|1025 D=2 E=3
-        B=1 H=1 M=3 S=4 D=17|33|65|97|129|256 E=2
-        B=1 H=1 M=3 S=4 D=2 E=17|33|65|97|129|256
+        B=1 H=1 M=3 S=4 D=17|33|65|129|256 E=2
+        B=1 H=1 M=3 S=4 D=2 E=17|33|65|129|256
         B=1 H=1 M=33 S=33 D=4|16 E=4 causal=True
-        B=1 H=1 M=65|97 S=65|97 D=2 E=2 causal=True
+        B=1 H=1 M=65 S=65 D=2 E=2 causal=True
+        B=1 H=1 M=97 S=97 D=2 E=2 causal=True
         B=1 H=1 M=1|3 S=65|257 D=2 E=2 values=large|mixed
         B=1 H=2 M=3 S=5 D=4 E=4 values=lowest|faint mask=random:B:H
         B=2 H=2 M=5 S=5 D=4 E=4 causal=True mask=none:B:H|random:B:H|empty_rows:1:1

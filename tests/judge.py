@@ -130,6 +130,11 @@ class Expectation:
         finite = np.abs(self.truth.high[np.isfinite(self.truth.high)])
         return float(finite.max(initial=0.0)) or 1.0
 
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays, the replicates' errors included, which come with the first judgement."""
+        return 2 * self.population.values.nbytes + 5 * self.tolerance.nbytes
+
     def judge(self, got: Any) -> Judgement:
         """Shape and dtype first, then NaN and infinity as classes, then every element, then bias and RMS."""
         if not isinstance(got, np.ndarray | np.generic):

@@ -1,11 +1,14 @@
 """The pytest interface: options, parametrisation, header, the conformance matrix and the reports."""
 
+import bisect
+import json
 import random
 import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -23,10 +26,14 @@ DEFAULT_PROFILE = "ci"
 CONFORMANCE = Path(__file__).with_name("test_conformance.py")
 BENCHMARK = Path(__file__).with_name("test_benchmark.py")
 SUITE: pytest.StashKey["Suite"] = pytest.StashKey()
+JUDGED = "opspec"  # the property of a test's report that holds its cell's result
 
 
 class Suite:
-    """What one session of pytest judges: its backends and cells, and the report they go to."""
+    """What one session of pytest judges: its backends and cells, and the report they go to.
+
+    Where pytest-xdist shares the session out, its workers judge, and the process that started them has the report.
+    """
 
     def __init__(self, config: pytest.Config):
         self.chosen = bool(config.getoption("impl"))
@@ -42,8 +49,10 @@ class Suite:
             if not self.cells or any(b.function(op) for b in sound for op in operations or OPERATIONS):
                 have = "; ".join(f"{b.name} has {_operations_in_dtypes(b)}" for b in sound)
                 raise pytest.UsageError(f"nothing to judge with these operations, dtypes and properties: {have}")
+        self._places = {_key(cell): n for n, cell in enumerate(self.cells)}
         self.runner = Runner(self.seed, _case(config))
-        paths = [] if config.option.collectonly else [Path(p) for p in config.getoption("conformance_report")]
+        writes = not config.option.collectonly and not hasattr(config, "workerinput")
+        paths = [Path(p) for p in config.getoption("conformance_report")] if writes else []
         try:
             self.report = Report(environment(config, self.seed), paths)
         except OSError as error:
@@ -60,8 +69,15 @@ class Suite:
             # no one case shows it (a bias over all examples, say): the same examples do
             profile = shlex.quote(self.profile)
             result.reproduce += f" --hypothesis-profile {profile} --hypothesis-seed={self.seed}"
-        self.report.add(result)
         return result
+
+    def add(self, result: Result) -> None:
+        """To the report, in the order of the cells, in whatever order they are judged."""
+        results = self.report.results
+        self.report.add(result, bisect.bisect(results, self._number(result), key=self._number))
+
+    def _number(self, result: Result) -> int:
+        return self._places[_key(result)]
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -133,13 +149,12 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError:
         seed = config.option.hypothesis_seed
         raise pytest.UsageError(f"--hypothesis-seed: {seed!r} must be an integer") from None
-    if config.getoption("numprocesses", None) and (config.getoption("impl") or config.getoption("conformance_report")):
-        raise pytest.UsageError("the matrix and the reports come from one process: run with -n 0, without pytest-xdist")
     if config.getoption("impl") and (here := str(config.invocation_params.dir)) not in sys.path:
         sys.path.append(here)  # as `python -m pytest` does; last, so that it hides nothing
     suite = Suite(config)
     one_thread()
     config.stash[SUITE] = suite
+    config.pluginmanager.register(Collector(suite), "opspec-collector")
     if suite.chosen:
         config.args[:] = [str(BENCHMARK if config.getoption("benchmark_only", False) else CONFORMANCE)]
 
@@ -172,6 +187,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def suite(pytestconfig: pytest.Config) -> Suite:
     return pytestconfig.stash[SUITE]
+
+
+class Collector:
+    """Takes the results of cells out of the tests' reports, from wherever they come."""
+
+    def __init__(self, suite: Suite):
+        self.suite = suite
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            for result in (json.loads(str(value)) for name, value in report.user_properties if name == JUDGED):
+                self.suite.add(Result(**result))
+        elif report.when not in ("setup", "teardown"):  # pytest-xdist's: the worker is no more
+            for cell in self.suite.cells:
+                if report.nodeid.endswith(f"::test_conforms[{cell}]"):
+                    self.suite.add(self.suite.runner.crashed(cell, str(report.longrepr)))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -210,8 +241,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         suite.report.write()
 
 
-def conclude(result: Result) -> None:
-    """A cell's verdict as pytest's outcome."""
+def conclude(result: Result, record_property: Callable[[str, object], None]) -> None:
+    """A cell's verdict as pytest's outcome, and all of it as a property of the test, which goes to the report."""
+    record_property(JUDGED, json.dumps(asdict(result), default=lambda number: number.item()))
     if result.verdict == "unsupported":
         pytest.skip(result.reason)
     if result.verdict == "known":
@@ -266,6 +298,14 @@ def _case(config: pytest.Config) -> str | None:
         except Exception as error:
             raise pytest.UsageError(f"--case {words!r}: {error}") from None
     return words
+
+
+def _key(cell: Cell | BrokenBackend | Result) -> tuple[str, ...]:
+    if isinstance(cell, BrokenBackend):
+        return cell.name, "-", "-", "import"
+    if isinstance(cell, Cell):
+        return cell.backend.name, cell.operation.name, cell.dtype, cell.property
+    return cell.impl, cell.op, cell.dtype, cell.property
 
 
 def _operations_in_dtypes(backend: Backend) -> str:

@@ -45,8 +45,8 @@ class Report:
         self.results: list[Result] = []
         self.write()
 
-    def add(self, result: Result) -> None:
-        self.results.append(result)
+    def add(self, result: Result, place: int | None = None) -> None:
+        self.results.insert(len(self.results) if place is None else place, result)
         self.write(only=".json")
 
     def write(self, only: str | None = None) -> None:
@@ -222,7 +222,7 @@ def _notes(results: list[Result], impl: str) -> list[str]:
     left_out: dict[str, list[str]] = {}
     for r in own:
         left_out.setdefault(r.op, []).extend(r.not_exercised if r.verdict != "unsupported" else ())
-    return notes + [f"not exercised of {op}: {', '.join(dict.fromkeys(w))}" for op, w in left_out.items() if w]
+    return notes + [f"not exercised of {op}: {'; '.join(dict.fromkeys(w))}" for op, w in left_out.items() if w]
 
 
 def _undefined(result: Result) -> bool:

@@ -3,5 +3,5 @@
 from opspec.tests.plugin import conclude
 
 
-def test_conforms(cell, suite):
-    conclude(suite.judge(cell))
+def test_conforms(cell, suite, record_property):
+    conclude(suite.judge(cell), record_property)

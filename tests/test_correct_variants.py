@@ -13,7 +13,9 @@ from opspec.tests.variants.long_run import main
 EXAMPLES = 40  # a short run; the long one has ten thousands
 
 # Found by the long run: the smallest subnormal, from a difference of two products below it; rounding errors of equal terms;
-# products with one weight whose rounding errors all leaned one way, when the values were nearer to ± 1 than they are now.
+# products with one weight whose rounding errors all leaned one way, when the values were nearer to ± 1 than they are now;
+# PyTorch's attention, whose gradient takes y from the forward, when the specification took y from the P of the gradient;
+# equal weights that blocks of keys round each in their own way, when all replicates had equal errors of equal numbers.
 ONCE_REFUSED = [
     ("jacobian_multiplied_out", "float32", "N=32 M=63 values=mixed layout=plain seed=13650"),
     ("two_passes_summed_backwards", "float32", "N=31 M=63 values=ties layout=plain seed=1922"),
@@ -21,6 +23,16 @@ ONCE_REFUSED = [
         "shifted_sums",
         "float32",
         "N=3 H=128 W=2 C=1 kH=1 kW=4 O=3 stride=1x3 padding=3x3 dilation=1x1 values=cancelling layout=plain seed=6",
+    ),
+    (
+        "gradient_with_the_output_of_the_forward",
+        "float64",
+        "B=1 H=1 M=40 S=40 D=2 E=2 causal=True values=lowest layout=plain seed=0",
+    ),
+    (
+        "p_rounded_to_bfloat16_and_declared",
+        "bfloat16",
+        "B=1 H=2 M=31 S=9 D=1 E=2 mask=random:1:1 values=integers layout=plain seed=0",
     ),
 ]
 

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,5 +67,7 @@ def test_pytest_understands_the_command(step, tmp_path):
     """Collected, not run: an option that is unknown, or a backend, would be refused."""
     command = [word.replace("x-", f"{tmp_path}/x-") for word in step.command if not word.startswith("--benchmark-json")]
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([*command, "--collect-only", "-q"], cwd=root, capture_output=True, text=True, timeout=300)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # a worker's of pytest-xdist
+    command += ["--collect-only", "-q"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -320,12 +320,16 @@ def test_operands_are_rounded_where_they_are_finer(x):
 
 
 def test_equal_numbers_have_equal_rounding_errors(x):
-    """Products by one factor: equal ones are off by the same; so are functions of equal arguments, but not of opposite ones."""
+    """Products by one factor: equal ones are off by the same; so are functions of equal arguments, but not of opposite ones.
+
+    In every other replicate: some compute equal numbers in several ways.
+    """
     a = Simulation(Arithmetic("float32")).exactly(np.concatenate([x, x, -x]))
     for y, opposite in ((a * 0.3, True), (np.tanh(a), False)):
         first, second, third = np.split(y.values[1:] / y.values[0] - 1, 3, axis=1)
-        assert np.array_equal(first, second) and np.array_equal(first, third) == opposite
+        assert np.array_equal(first[::2], second[::2]) and np.array_equal(first[::2], third[::2]) == opposite
         assert len(np.unique(first[0])) >= 128
+        assert np.mean(first[1::2] == second[1::2]) < 0.01
 
 
 @pytest.mark.parametrize("bits", [8, 24])

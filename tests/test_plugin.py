@@ -215,7 +215,7 @@ def test_a_function_without_keywords_is_judged_without_them(judged):
     assert narrow["verdict"] == "pass"
     assert narrow["not_exercised"] == ["stride", "padding", "dilation"]
     for text in (judged[1].stdout, *((judged[0] / f"out.{suffix}").read_text("utf-8") for suffix in ("md", "html"))):
-        assert "not exercised of conv2d: stride, padding, dilation" in text
+        assert "not exercised of conv2d: stride; padding; dilation" in text
 
 
 @pytest.mark.parametrize("backend", ["kernels", "wrapped", "a name"], ids=["dotted", "from_numpy_to_numpy", "NAME"])
@@ -448,20 +448,14 @@ USAGE_ERRORS = {
         "--case",
         "window",
     ),
-    "processes": ([*IMPL, "--numprocesses", "2"], "run with -n 0"),
 }
 
 
 @pytest.fixture(scope="module")
 def usage_errors(tmp_path_factory):
-    """With the option of pytest-xdist, where that is missing."""
     folder = tmp_path_factory.mktemp("usage")
     write(folder, one=SOFTMAX, empty="def no_operation(): pass")
     (folder / "dir.json").mkdir()
-    option = "parser.addoption('--numprocesses', type=int)"
-    write(
-        folder, conftest=f"def pytest_addoption(parser, pluginmanager):\n  pluginmanager.hasplugin('xdist') or {option}"
-    )
     return dict(zip(USAGE_ERRORS, run_many(folder, [words for words, *_ in USAGE_ERRORS.values()]), strict=True))
 
 
@@ -622,3 +616,25 @@ def test_python_m_opspec(tmp_path):
     assert [o.returncode for o in outcomes] == [0, 1]
     assert "compare" in outcomes[0].stdout and "pytest --impl my_backend.py" in outcomes[0].stdout
     assert "pass → fail" in outcomes[1].stdout and "\x1b" not in outcomes[1].stdout
+
+
+def test_processes_that_share_a_run_report_what_one_does(tmp_path):
+    """The same cells in the same order, with the same examples; infinities and all."""
+    write(tmp_path, wrong=WRONG, nan=SOFTMAX.replace("return e /", "return np.nan * e /"))
+    words = ["--impl", "wrong.py", "--impl", "nan.py", "--op", "softmax", "--dtype", "float32", *QUICK]
+    for n in (0, 2):
+        shared = ("-n", n, "--hypothesis-seed=3", f"--conformance-report={n}.json")
+        assert run(tmp_path, *words, *shared).returncode == 1
+    alone, together = (report_of(tmp_path / f"{n}.json")["cells"] for n in (0, 2))
+    assert alone == together and len(alone) > 20 and {c["verdict"] for c in alone} >= {"pass", "fail"}
+    assert "inf" in {c["worst"] for c in alone}
+
+
+def test_a_process_that_ends_is_an_error_of_its_cell_where_another_can_go_on(tmp_path):
+    write(tmp_path, ends=SOFTMAX.replace("    e =", "    if x.dtype == 'f8': import os; os.abort()\n    e ="))
+    words = ("--impl", "ends.py", "--op", "softmax", "--property", "forward", *QUICK)
+    result = run(tmp_path, *words, "-n", "1", "--conformance-report=out.json")
+    cells = {c["dtype"]: c for c in report_of(tmp_path / "out.json")["cells"]}
+    assert result.returncode == 1 and "2 cells: 1 pass, 1 error" in result.stdout
+    assert cells["float32"]["verdict"] == "pass" and cells["float64"]["verdict"] == "error"
+    assert "crashed while running" in cells["float64"]["reason"] and cells["float64"]["reproduce"].startswith("pytest ")

@@ -22,7 +22,7 @@ correct = load("numpy").module
 def measure(trait, operation, dtype="float32", **functions):
     cell = Cell(backend(dtypes=(dtype,), **functions), OPERATIONS[operation], dtype, f"trait:{trait}")
     result = Runner(0).run(cell)
-    conclude(result)
+    conclude(result, lambda *_: None)
     return result
 
 

@@ -156,6 +156,19 @@ def gradient_from_the_log_sum_of_exponentials(q, k, v, dy, mask=None, causal=Fal
     return dq, dk, dv
 
 
+@variant("gradient", dtype="float64")
+@variant("gradient")
+def gradient_with_the_output_of_the_forward(q, k, v, dy, mask=None, causal=False):
+    """D = Σ y dy is the forward's y, while P is computed anew from scores that are scaled last: rounded otherwise."""
+    scale = q.dtype.type(1 / math.sqrt(q.shape[3]))
+    allowed = may_attend(q, k, mask, causal)
+    p, L = weights(q * scale, k, allowed)
+    D = np.sum((p @ v) * dy, axis=-1, keepdims=True)
+    p = np.exp(np.where(allowed, q @ k.mT * scale, q.dtype.type(-np.inf)) - L)
+    ds = p * (dy @ v.mT - D) * scale
+    return ds @ k, ds.mT @ q, p.mT @ dy
+
+
 def weights(q, k, allowed):
     """P of scaled queries, and each row's L = log Σ e^score; where no key is allowed, 0 and 0."""
     s = np.where(allowed, q @ k.mT, q.dtype.type(-np.inf))
