@@ -416,12 +416,15 @@ class Terms(NamedTuple):
         return np.maximum(self.number - 1, 0)
 
 
-def _repetition(a: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = True) -> np.ndarray:
+def _repetition(a: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = True) -> Any:
     """Σm² / Σm over the groups of m equal numbers along an axis, or several; zeros are no terms, and 1 is the least."""
     axes = axis if isinstance(axis, tuple) else (axis,)
-    last = np.moveaxis(a, axes, range(-len(axes), 0))
+    last = np.swapaxes(a, axes[0], -1) if axes in ((-1,), (-2,)) else np.moveaxis(a, axes, range(-len(axes), 0))
     s = np.sort(last.reshape(*last.shape[: -len(axes)], -1), axis=-1)
-    begins = np.concatenate([np.ones_like(s[..., :1], bool), s[..., 1:] != s[..., :-1]], axis=-1)
+    equal = s[..., 1:] == s[..., :-1]
+    if not equal.any():
+        return 1.0
+    begins = np.concatenate([np.ones_like(s[..., :1], bool), ~equal], axis=-1)
     index = np.arange(s.shape[-1])
     before = index - np.maximum.accumulate(np.where(begins, index, 0), axis=-1)  # equal ones: 1 + 3 + 5 + … = m²
     squares = np.sum((2 * before + 1) * (s != 0), axis=-1)

@@ -330,9 +330,9 @@ def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int, kept: str
     is to be kept, last."""
 
     def cost(sizes):
-        scores = (
-            [sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1)) * sizes["M"] * sizes["S"]] if "S" in sizes else []
-        )
+        # as if the keys were 128 at least: each head of each batch is a program of its own, which an interpreter runs in turn
+        programs = sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1))
+        scores = [programs * max(sizes["M"] * sizes["S"], 128)] if "S" in sizes else []
         windows = [np.prod([sizes[k] for k in ("N", "H", "W", "C", "kH", "kW")]) // 2] if "kH" in sizes else []
         largest = largest_array(op, sizes)
         steps = [sizes["T"] * sizes["N"] * sizes["H"] * max(sizes["H"], sizes["I"]) // 8] if op.recurrent else []

@@ -41,16 +41,17 @@ LINES = {
         N=2 H=6 W=5 C=3 kH=2 kW=2 O=2 stride=1x1|2x2 padding=0x0|1x1
         N=2 H=7 W=6 C=3 kH=3 kW=3 O=2 stride=1x1|2x2 padding=0x0|1x1
         N=1 H=8 W=8 C=2 kH=5 kW=5 O=2 stride=1x1|2x2 padding=0x0|2x2
-        N=1 H=9 W=9 C=2 kH=7 kW=7 O=2 stride=1x1|2x2 padding=0x0|3x3
-        N=1 H=9 W=8 C=2 kH=3 kW=3 O=2 padding=0x1|1x0|2x2|3x3 dilation=2x2|1x3
-        N=1 H=9 W=8 C=2 kH=2 kW=3 O=2 padding=1x1|1x2 dilation=2x2 stride=2x1|2x2|2x3|3x2
+        N=1 H=9 W=9 C=2 kH=7 kW=7 O=2 stride=1x1|2x2 padding=3x3
+        N=1 H=9 W=8 C=2 kH=3 kW=3 O=2 padding=0x1|1x0|2x2 dilation=2x2|1x3
+        N=1 H=9 W=8 C=2 kH=2 kW=3 O=2 padding=1x2 dilation=2x2 stride=2x1|2x2|2x3|3x2
+        N=1 H=9 W=8 C=2 kH=2 kW=3 O=2 padding=1x1 dilation=2x2 stride=2x2
         N=1 H=8 W=9 C=2 kH=1 kW=3 O=3 padding=0x1
         N=1 H=9 W=8 C=2 kH=3 kW=1 O=3 padding=1x0
         N=1 H=9 W=9 C=2 kH=9 kW=9 O=2
         N=5|9 H=4 W=4 C=2 kH=3 kW=3 O=2 padding=1x1
         N=1 H=33 W=33 C=1 kH=3 kW=3 O=1 padding=1x1
-        N=1 H=2 W=65|130|259|514 C=1 kH=1 kW=3 O=2
-        N=1 H=65|130|259|514 W=2 C=1 kH=3 kW=1 O=2
+        N=1 H=2 W=65|259|514 C=1 kH=1 kW=3 O=2
+        N=1 H=65|259|514 W=2 C=1 kH=3 kW=1 O=2
         N=1 H=3 W=3 C=17|25|33|65|129 kH=2 kW=2 O=3
         N=1 H=3 W=3 C=3 kH=2 kW=2 O=17|25|33|65|129
         N=5 H=60 W=60 C=4 kH=1 kW=1 O=1
@@ -97,20 +98,23 @@ LINES = {
         T=2 N=33 I=1000 H=1
         """,
     "attention": """
-        B=1|5|9 H=2 M=3 S=4 D=4 E=3
+        B=5|9 H=2 M=3 S=4 D=4 E=3
         B=2 H=1|9 M=4 S=3 D=3 E=4
         B=1 H=1 M=33|65|97|129|257 S=3 D=2 E=2
-        B=1 H=1 M=1|2 S=1|33|65|97|129|257|1025 D=2 E=3
+        B=1 H=1 M=1 S=1|33|65|97|129|257|1025 D=2 E=3
+        B=1 H=1 M=2 S=1|65|1025 D=2 E=3
         B=1 H=1 M=3 S=4 D=17|33|65|129|256 E=2
         B=1 H=1 M=3 S=4 D=2 E=17|33|65|129|256
         B=1 H=1 M=33 S=33 D=4|16 E=4 causal=True
         B=1 H=1 M=65 S=65 D=2 E=2 causal=True
         B=1 H=1 M=97 S=97 D=2 E=2 causal=True
-        B=1 H=1 M=1|3 S=65|257 D=2 E=2 values=large|mixed
+        B=1 H=1 M=1 S=257 D=2 E=2 values=large|mixed
+        B=1 H=1 M=3 S=65 D=2 E=2 values=large|mixed
         B=1 H=2 M=3 S=5 D=4 E=4 values=lowest|faint mask=random:B:H
         B=2 H=2 M=5 S=5 D=4 E=4 causal=True mask=none:B:H|random:B:H|empty_rows:1:1
-        B=2 H=3 M=5 S=7 D=4 E=4 mask=random:B:H|random:1:H|random:B:1|random:1:1|empty_rows:B:H|full:1:1
-        B=1 H=2 M=3 S=65|97 D=4 E=4 mask=random:B:H|first_block:B:H
+        B=2 H=3 M=5 S=7 D=4 E=4 mask=random:B:H|random:1:H|random:B:1|empty_rows:B:H|full:1:1
+        B=1 H=2 M=3 S=65 D=4 E=4 mask=random:B:H
+        B=1 H=2 M=3 S=97 D=4 E=4 mask=first_block:B:H
         B=1 H=1 M=1 S=1030 D=64 E=1
         """,
     "multihead_attention": """

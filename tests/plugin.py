@@ -21,7 +21,7 @@ from .conformance import BAD_INPUT, EVERY_PROPERTY, BrokenBackend, Cell, Result,
 from .report import Report, environment, explain, matrix
 from .threads import one_thread
 
-PROFILES = {"quick": 30, "ci": 125, "thorough": 2000}
+PROFILES = {"quick": 30, "ci": 100, "thorough": 2000}
 DEFAULT_PROFILE = "ci"
 CONFORMANCE = Path(__file__).with_name("test_conformance.py")
 BENCHMARK = Path(__file__).with_name("test_benchmark.py")
