@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,8 @@ EDGES = 2 * (1, 9, 17, 33, 65, 129)  # one, and one more than a block: what is t
 BEYOND_A_BLOCK = HURTFUL[HURTFUL.index(31) :]  # what a loop over blocks takes more than one step for
 LONG = (192, 193, 255, 256, 257, 385, 511, 512, 513, 768, 1000, 1023, 1024, 1025)  # and a loop over large ones
 LONGEST_OF_WINDOWS = {"kH": 9, "kW": 9}  # for which an image has room
-LONGEST_OF_ATTENTION = dict.fromkeys(
-    ("B", "H", "h"), 33
-)  # each a program of its own, which an interpreter runs in turn
+COST_OF_A_PROGRAM = 256  # in elements
+LONGEST_OF_ATTENTION = dict.fromkeys(("B", "H", "h"), 17)
 LONGEST_OF_ATTENTION |= dict.fromkeys(("M", "S", "D", "E", "F", "d_k", "d_v"), 129)
 MOST_ELEMENTS = 4352  # of any array or of the product M·S, so that an example takes milliseconds; 65 · 66 are fewer
 MASKS = ("none", "random", "empty_rows", "first_block", "full")
@@ -224,7 +223,12 @@ def at_most(draw: st.DrawFn, case: Case) -> Case:
 def _choose(draw: st.DrawFn, what: str, options: Iterable[Any]) -> Any:
     """One of the options. That no two choices are drawn from the same set keeps Hypothesis from its habit of trying,
     for each example that it draws, five that only copy one choice to another of its kind."""
-    return draw(st.sampled_from([(what, option) for option in options]), label=what)[1]
+    return draw(_options(what, tuple(options)), label=what)[1]
+
+
+@lru_cache(maxsize=4096)
+def _options(what: str, options: tuple[Any, ...]) -> st.SearchStrategy[tuple[str, Any]]:
+    return st.sampled_from([(what, option) for option in options])
 
 
 def _sizes(
@@ -330,9 +334,9 @@ def _shrink_to_budget(op: Operation, sizes: dict[str, int], most: int, kept: str
     is to be kept, last."""
 
     def cost(sizes):
-        # as if the keys were 128 at least: each head of each batch is a program of its own, which an interpreter runs in turn
+        # each head of each batch is a program of its own, which an interpreter runs in turn
         programs = sizes.get("B", 1) * sizes.get("H", sizes.get("h", 1))
-        scores = [programs * max(sizes["M"] * sizes["S"], 128)] if "S" in sizes else []
+        scores = [programs * max(sizes["M"] * sizes["S"], COST_OF_A_PROGRAM)] if "S" in sizes else []
         windows = [np.prod([sizes[k] for k in ("N", "H", "W", "C", "kH", "kW")]) // 2] if "kH" in sizes else []
         largest = largest_array(op, sizes)
         steps = [sizes["T"] * sizes["N"] * sizes["H"] * max(sizes["H"], sizes["I"]) // 8] if op.recurrent else []

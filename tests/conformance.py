@@ -207,14 +207,14 @@ class Runner:
                     _mark_as_flaky(tallies)
                 break
         else:
-            wanted = max(1, wanted - len(fixed))
+            wanted = left = max(1, wanted - len(fixed))
             strategy = row.strategy(cell.operation, may)
-            tried = [tally.tried for tally in tallies]
+            before = [tally.tried for tally in tallies]
             for attempt in range(4):  # examples that the backend does not support are made up for
-                if not self._search(tallies, strategy, wanted, f"{what} {attempt}", shrink):
+                if not self._search(tallies, strategy, left, f"{what} {attempt}", shrink):
                     break
-                enough = (tally.tried - n >= 0.9 * wanted for tally, n in zip(tallies, tried, strict=True))
-                if all(e or not tally.unsupported for tally, e in zip(tallies, enough, strict=True)):
+                left = wanted - min(tally.tried - n for tally, n in zip(tallies, before, strict=True))
+                if left <= 0.1 * wanted or not any(tally.unsupported for tally in tallies):
                     break
         for tally in tallies:
             tally.conclude()
