@@ -1,17 +1,21 @@
 """Cases: how arrays lie in memory, which cases are directed, and that calls in turn are told apart."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import Phase, find, given, settings
 
-from opspec import OPERATIONS
+from opspec import OPERATIONS, Arithmetic
 from opspec.impls import load
+from opspec.tests.calls import judge_call
 from opspec.tests.cases import Case, at_most, cases
+from opspec.tests.conformance import Cell, Runner
 from opspec.tests.directed import directed
+from opspec.tests.judge import Judgement
 from opspec.tests.layouts import LAYOUTS, lay_out
-from opspec.tests.planted import plant
+from opspec.tests.planted import backend, plant
 from opspec.tests.properties import PROPERTIES
 from opspec.tests.values import VALUES
 
@@ -97,6 +101,33 @@ def test_every_distribution_has_numbers_for_every_format(operation):
                 words = str(case).replace("values=normal", f"values={values}")
                 drawn = Case.parse(op, words).draw(dtype)
                 assert all(np.isfinite(a.astype(float)).all() for a in drawn.arrays + drawn.cotangents)
+
+
+@pytest.mark.parametrize("examples", [20, 30, 100])
+def test_half_of_the_examples_at_most_are_directed_and_what_is_unsupported_is_made_up_for(monkeypatch, examples):
+    seen = []
+
+    def judge(backend, dtype, case):
+        seen.append(case)
+        if case.seed % 3 == 0 and case not in fixed:
+            raise NotImplementedError("every third")
+        return Judgement("pass")
+
+    fixed = directed("attention", OPERATIONS["attention"].parameters)
+    monkeypatch.setitem(PROPERTIES, "forward", replace(PROPERTIES["forward"], judge=judge))
+    result = Runner(0, examples=examples).run(Cell(NUMPY, OPERATIONS["attention"], "float32", "forward"))
+    assert result.not_exercised == ("every third",)
+    assert 0.9 * examples <= result.examples <= examples + 1
+    chosen = [case for case in seen if case in fixed]
+    assert len(chosen) <= examples / 2 and (examples < 100 or chosen == list(fixed))
+
+
+def test_what_the_declaration_takes_for_0_is_not_judged():
+    case = Case.parse(OPERATIONS["dense"], "N=2 I=2 O=2 values=faint")
+    flushing = backend(("float32",), lambda op, dtype: Arithmetic(dtype, flush=True))
+    with pytest.raises(NotImplementedError, match="takes for 0"):
+        judge_call(flushing, "float32", case, of_gradient=False)
+    assert judge_call(NUMPY, "float32", case, of_gradient=False).verdict == "pass"
 
 
 def test_window_parameters_keep_their_defaults_half_the_time():
