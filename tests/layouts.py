@@ -10,6 +10,7 @@ BAND = 64  # poisoned elements before and behind each array
 def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndarray:
     """The same numbers in a memory layout, with NaN (True for masks) in whatever lies between and around them.
 
+    "reversed" is half the time a view of an array of its shape, with nothing around it, for which it must not be taken;
     "broadcast" has axes of stride 0, along which it repeats the first numbers; "mixed" has its axes in any order in
     memory, any of them backwards or with gaps, each array in its own way.
     """
@@ -20,6 +21,8 @@ def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndar
         return _guarded(array.T.shape, array.dtype, poison, array.T).T
     if layout == "reversed":
         flip = (slice(None, None, -1),) * array.ndim
+        if rng.random() < 0.5:
+            return array[flip].copy()[flip]
         return _guarded(array.shape, array.dtype, poison, array[flip])[flip]
     if layout == "sliced":
         wide = _guarded((*array.shape[:-1], 2 * array.shape[-1]), array.dtype, poison)

@@ -36,7 +36,15 @@ def test_a_layout_keeps_the_numbers_and_touches_nothing_beside_them(layout):
         whole = laid
         while whole.base is not None and isinstance(whole.base, np.ndarray):
             whole = whole.base
-        assert (np.isnan(whole).any() and not np.isnan(laid).any()) or layout == "broadcast"
+        alone = layout == "reversed" and whole.shape == laid.shape
+        assert (np.isnan(whole).any() and not np.isnan(laid).any()) or layout == "broadcast" or alone
+
+
+def test_a_reversed_array_has_a_base_of_its_shape_half_the_time():
+    rng, array = np.random.default_rng(0), np.arange(6.0).reshape(2, 3)
+    bases = [lay_out(array, "reversed", rng).base for _ in range(100)]
+    alike = [np.array_equal(base, array[::-1, ::-1]) for base in bases]
+    assert 30 < sum(alike) < 70
 
 
 def test_mixed_layouts_differ_and_go_backwards_and_leave_gaps():

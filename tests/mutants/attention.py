@@ -5,6 +5,7 @@ import numpy as np
 from ...impls import load
 from ..planted import Planting
 from .coarse import bfloat16, exp20, product, tf32
+from .conv2d import contiguous
 
 correct = load("numpy").module
 mutant = Planting("attention")
@@ -21,6 +22,13 @@ def may_attend(q, k, mask=None, causal=False):
 def scores_off_by_1e_5(q, k, v, **parameters):
     """The scale is too large by one part in 10⁵."""
     return correct.attention(q * f32(1 + 1e-5), k, v, **parameters)
+
+
+@mutant("forward", "layout")
+def parts_of_one_buffer_are_read_as_contiguous(q, k, v, **parameters):
+    """Of a fused projection, beside which arrays of their own go another way."""
+    packed = k.base is not None and q.base is k.base
+    return correct.attention(q, contiguous(k) if packed else k, v, **parameters)
 
 
 @mutant()

@@ -10,7 +10,7 @@ correct = load("numpy").module
 mutant = Planting("conv2d")
 
 
-def _contiguous(a):
+def contiguous(a):
     """What lies at the array's address, read as if it were C-ordered without gaps."""
     strides = [a.itemsize * int(np.prod(a.shape[n + 1 :])) for n in range(a.ndim)]
     return np.array(np.lib.stride_tricks.as_strided(a, a.shape, strides))
@@ -23,15 +23,22 @@ def kernel_is_flipped(x, w, **parameters):
 
 
 @mutant("forward", "layout")
-def slices_are_read_as_contiguous(x, w, **parameters):
-    """pytorch#18948"""
-    return correct.conv2d(_contiguous(x), w, **parameters)
+def view_is_taken_for_its_base(x, w, **parameters):
+    """To avoid a copy, where the base has the view's shape."""
+    base = x.base if isinstance(x.base, np.ndarray) and x.base.shape == x.shape else x
+    return correct.conv2d(base, w, **parameters)
 
 
 @mutant("forward", "layout")
-def weight_of_one_channel_is_taken_for_contiguous(x, w, **parameters):
+def slices_are_read_ascontiguous(x, w, **parameters):
+    """pytorch#18948"""
+    return correct.conv2d(contiguous(x), w, **parameters)
+
+
+@mutant("forward", "layout")
+def weight_of_one_channel_is_taken_forcontiguous(x, w, **parameters):
     """pytorch#82060: at C = 1 the weight's strides are ambiguous, and not looked at."""
-    return correct.conv2d(x, _contiguous(w) if w.shape[2] == 1 else w, **parameters)
+    return correct.conv2d(x, contiguous(w) if w.shape[2] == 1 else w, **parameters)
 
 
 @mutant()
