@@ -9,7 +9,7 @@ Replicate 0 is unperturbed (float64). After each operation every other replicate
 - a sum of n terms pᵢ, in any order that does not sort them: normal noise of variance
   u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums' rounding errors for terms of random sign (first part) and of one
   sign (second); a product adds u²/3 · Σpᵢ². A sum stays open while it is added to: x W + b is one sum, whose
-  accumulator may have started at b;
+  accumulator may have started at b; unless sums are stored in a coarser format, which x W is, too, before b is added;
 - where computed terms are equal, so are their rounding errors, as far as the partial sums keep their exponent: for groups
   of m equal terms the variance is Σm² / Σm times as large, and what goes beyond the above is common to the replicate;
 - truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate, and n·u of how far the
@@ -287,10 +287,11 @@ class Simulated(NumberArray):
         """An open sum that goes on: its order is as free as if all terms had been there from the start."""
         arithmetic = self.simulation.arithmetic
         summands = []
-        both = all(isinstance(x, Simulated) and x.terms for x in (a, b))
-        apart = both and arithmetic.sums.p < arithmetic.accumulator.p  # two products, each stored by its own kernel
+        stored = (
+            arithmetic.sums.p < arithmetic.accumulator.p
+        )  # each summand by a kernel of its own, which a fused one spares
         for x in (a, b):
-            if isinstance(x, Simulated) and x.terms and not apart:
+            if isinstance(x, Simulated) and x.terms and not stored:
                 summands += [x.values if x.before is None else x.before, x.terms.number, x.terms.root]
             else:
                 values = self.raise_to(x)

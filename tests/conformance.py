@@ -207,13 +207,12 @@ class Runner:
                     _mark_as_flaky(tallies)
                 break
         else:
-            wanted = left = max(1, wanted - len(fixed))
             strategy = row.strategy(cell.operation, may)
-            before = [tally.tried for tally in tallies]
+            left = max(1, wanted - min(tally.tried for tally in tallies))
             for attempt in range(4):  # examples that the backend does not support are made up for
                 if not self._search(tallies, strategy, left, f"{what} {attempt}", shrink):
                     break
-                left = wanted - min(tally.tried - n for tally, n in zip(tallies, before, strict=True))
+                left = wanted - min(tally.tried for tally in tallies)
                 if left <= 0.1 * wanted or not any(tally.unsupported for tally in tallies):
                     break
         for tally in tallies:

@@ -319,6 +319,16 @@ def test_operands_are_rounded_where_they_are_finer(x):
         assert (relative(stored) > u / 2) == (rounded == 2)
 
 
+def test_a_product_is_stored_before_its_bias_is_added_where_sums_are_stored_coarsely(x):
+    """x W + b of an eager framework: b = −x W leaves the rounding error of what was stored."""
+    a = Arithmetic("float16", sums="float16")
+    for arithmetic, error in ((Arithmetic("float16"), 0.0), (a, a.sums.u / np.sqrt(3))):
+        simulation = Simulation(arithmetic)
+        product = simulation.exactly(x) @ simulation.exactly(x)
+        left = (product - simulation.exactly(product.values[0])).values[1:]
+        assert np.sqrt(np.mean(np.square(left / product.values[0]))) == pytest.approx(error, rel=0.1, abs=1e-6)
+
+
 def test_equal_numbers_have_equal_rounding_errors(x):
     """Products by one factor: equal ones are off by the same; so are functions of equal arguments, but not of opposite ones.
 
