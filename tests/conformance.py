@@ -1,7 +1,6 @@
 """Cells of the conformance matrix: one backend's operation in one dtype, held to one property over many examples."""
 
 import contextlib
-import math
 import shlex
 import traceback
 import warnings
@@ -197,9 +196,10 @@ class Runner:
         share = 1.0 if known else cell.backend.share
         shrink = self.shrink and not known
         wanted = max(1, round((self.examples or settings().max_examples) * row.share * share))
-        fixed = row.directed(cell.operation.name, may) if self.directed else ()
-        one_in = max(1, math.ceil(2 * len(fixed) / wanted))  # half of the examples are drawn at least
-        fixed = fixed[self.seed % one_in :: one_in]  # so that a small share has other ones with each seed
+        fixed = list(row.directed(cell.operation.name, may)) if self.directed else []
+        if 2 * len(fixed) > wanted:  # half of the examples are drawn at least; which ones are left out, the seed says
+            chosen = np.random.default_rng(self.seed).permutation(len(fixed))[: wanted // 2]
+            fixed = [fixed[n] for n in sorted(chosen)]
         for case in fixed:
             if not _holds(tallies, case):
                 again = f"{what} {case}"

@@ -155,17 +155,19 @@ BASES = {
         B=1 H=2 M=1 S=5 D=4 E=4
         """,
     "multihead_attention": """
-        B=1|2 M=1|5 S=5 F=4 h=2 d_k=3 d_v=2
-        B=1 M=1 S=5 F=4 h=2 d_k=2 d_v=2
+        B=2 M=5 S=5 F=4 h=2 d_k=3 d_v=2
+        B=1|2 M=1|5 S=5 F=4 h=2 d_k=2 d_v=2
         """,
 }
 """Of each operation, what is laid out in every way."""
 
+MOST_LAID_OUT = 40
+
 
 @cache
 def laid_out(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
-    """Small cases, with and without a batch, in every layout but the plain one; then every other one of the directed
-    cases of moderate size, a layout each."""
+    """Small cases, with and without a batch, in every layout but the plain one; then, up to forty in all, directed cases of
+    moderate size, a layout each."""
     op = OPERATIONS[operation]
     layouts = [layout for layout in LAYOUTS[1:] if fits(op, layout)]
     small = [
@@ -173,7 +175,9 @@ def laid_out(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
         for n, (words, layout) in enumerate(itertools.product(_words(BASES[operation]), layouts))
     ]
     moderate = [case for case in directed(operation, may) if largest_array(op, case.sizes) <= MOST_ELEMENTS]
-    return (*small, *(replace(case, layout=layout) for case, layout in zip(moderate[::2], itertools.cycle(layouts))))
+    room = min(len(moderate), max(0, MOST_LAID_OUT - len(small)))
+    chosen = [moderate[n * len(moderate) // room] for n in range(room)]
+    return (*small, *(replace(case, layout=layout) for case, layout in zip(chosen, itertools.cycle(layouts))))
 
 
 def _words(lines: str) -> Iterator[str]:

@@ -40,7 +40,9 @@ def lay_out_together(arrays: list[np.ndarray], layout: str, rng: np.random.Gener
     projections of a query, key and value may; those that are "shared" are one, or two, of all that have its shape."""
     if layout == "shared":
         first: dict[tuple[tuple[int, ...], int], np.ndarray] = {}
-        return [first.setdefault((a.shape, int(rng.integers(2))), a) for a in arrays]
+        most: dict[tuple[int, ...], int] = {}  # of each shape: all are one half the time
+        numbers = (int(rng.integers(most.setdefault(a.shape, int(rng.integers(1, 3))))) for a in arrays)
+        return [first.setdefault((a.shape, number), a) for a, number in zip(arrays, numbers, strict=True)]
     groups: dict[tuple[int, ...], list[int]] = {}
     for n, array in enumerate(arrays):
         if array.ndim > 1:

@@ -411,7 +411,7 @@ PROPERTIES = {
             "layout",
             layout,
             lambda op, may: cases(op.name, layouts=LAYOUTS[1:], parameters=may, most=512, steep=True),
-            share=0.5,
+            share=0.8,
             directed=laid_out,
         ),
         Property(

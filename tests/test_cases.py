@@ -62,7 +62,7 @@ def arrays_of(layout, seed):
 
 def test_shared_arrays_are_one_or_two_of_a_shape():
     seen = set()
-    for seed in range(40):
+    for seed in range(100):
         q, k, v, *weights, dy = arrays_of("shared", seed)
         assert len({id(a) for a in (q, k, v, dy)}) <= 2 and all(w is not q for w in weights)
         seen.add((q is k, k is v, v is dy))
