@@ -108,8 +108,8 @@ def _lines(kills: dict[int, dict[str, Kill]], seed: int, examples: int) -> Itera
     yield (
         f"{killed} of {len(MUTANTS)} mutants, correct implementations with one change each, are refused by the property "
         f"that each names, in bold, on {FULL} examples (a part of them for the properties that take a part, see the "
-        f"README). Every other property had its directed cases and at least half of {examples} drawn ones, of "
-        f"{-(-examples // INTERPRETED)} where the kernel is interpreted. "
+        f"README). Every other property had {examples}, {-(-examples // INTERPRETED)} where the kernel is "
+        "interpreted. "
         "The median mutant takes "
         f"{sorted(k.seconds for k in own)[len(own) // 2]:.2f} s to refuse, and {sizes[len(sizes) // 2]} input elements "
         "to show."
