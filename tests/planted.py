@@ -112,13 +112,14 @@ def backend(
     """The NumPy backend's functions with some replaced, as a plug-in of the user's."""
     correct = load("numpy").module
     module = types.ModuleType("planted")
+    sound = tuple(d for d in dtypes if d in correct.dtypes)
     for name in OPERATIONS:
         setattr(module, name, getattr(correct, name))
-        setattr(module, name + "_vjp", getattr(correct, name + "_vjp"))
+        if sound:  # else a gradient beside a function that is replaced would be in another dtype
+            setattr(module, name + "_vjp", getattr(correct, name + "_vjp"))
     for name, function in functions.items():
         setattr(module, name, function)
     replaced = {name.removesuffix("_vjp") for name in functions}
-    sound = tuple(d for d in dtypes if d in correct.dtypes)
     module.dtypes = lambda op: dtypes if op in replaced else sound  # type: ignore[attr-defined]
     if arithmetic:
         module.arithmetic = arithmetic  # type: ignore[attr-defined]

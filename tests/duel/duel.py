@@ -16,6 +16,8 @@ from ..laws import LAWS
 from ..mutants import MUTANTS
 from ..parallel import in_parallel
 from ..planted import Planted
+from ..plugin import DEFAULT_PROFILE
+from ..plugin import PROFILES as EXAMPLES_OF
 from ..properties import PROPERTIES
 from ..threads import one_thread
 from ..variants import REFUSED, VARIANTS
@@ -76,7 +78,7 @@ def judge_one(what: str, n: int, number: int, seed: int) -> list[Verdict]:
                 verdicts.append(by_criterion(criterion.name, criterion.judge, kind, subject, given))
         if kind in ("drawn", "normal"):
             verdicts.append(by_opspec(plant, kind, given))
-    verdicts.append(by_suite(plant, number, seed))
+    verdicts.append(by_suite(plant, seed))
     return verdicts
 
 
@@ -119,12 +121,12 @@ def by_opspec(plant: Planted, kind: str, given: list[Example]) -> Verdict:
     return Verdict(SAME_INPUTS, kind, verdict, judged, time.perf_counter() - begin)
 
 
-def by_suite(plant: Planted, number: int, seed: int) -> Verdict:
-    """By all properties, on the inputs that each draws, until one refuses: the property named by the plant goes first."""
+def by_suite(plant: Planted, seed: int) -> Verdict:
+    """By all properties, on the inputs that each has by default, until one refuses: that named by the plant goes first."""
     begin, judged = time.perf_counter(), 0
     for name in properties(plant):
         cell = plant.cell(name)
-        result = Runner(seed, examples=number, shrink=False).run(cell)
+        result = Runner(seed, examples=EXAMPLES_OF[DEFAULT_PROFILE], shrink=False).run(cell)
         judged += result.examples + result.inconclusive
         if result.verdict in REFUSED:
             return Verdict(SUITE, "its own", "refused", judged, time.perf_counter() - begin)

@@ -111,7 +111,8 @@ def page(rows: list[Row], results: Results, examples: int, seed: int) -> list[st
         "to the storage format; where a criterion names PyTorch as its reference, PyTorch in the same format. gradcheck runs a "
         "subject in float64 where its code can be, and its slow mode gets the examples of at most 96 numbers. *n. a.*, not "
         "applicable: a criterion that does not look at gradients, at this format, or at this operation. *opspec, the same "
-        "inputs* is the property forward or gradient alone, *whole suite* all properties on the inputs that each draws. "
+        "inputs* is the property forward or gradient alone, *whole suite* all properties on the inputs that each has by "
+        "default. "
         "Seconds are those of all verdicts, the computation of the subject's answers included; they vary.",
         "",
         "![What is caught, and what is wrongly refused](duel.png)",
