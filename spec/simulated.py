@@ -287,9 +287,8 @@ class Simulated(NumberArray):
         """An open sum that goes on: its order is as free as if all terms had been there from the start."""
         arithmetic = self.simulation.arithmetic
         summands = []
-        stored = (
-            arithmetic.sums.p < arithmetic.accumulator.p
-        )  # each summand by a kernel of its own, which a fused one spares
+        # each summand by a kernel of its own; where one kernel does all it rounds less often
+        stored = arithmetic.sums.p < arithmetic.accumulator.p
         for x in (a, b):
             if isinstance(x, Simulated) and x.terms and not stored:
                 summands += [x.values if x.before is None else x.before, x.terms.number, x.terms.root]
@@ -420,7 +419,7 @@ class Terms(NamedTuple):
 def _repetition(a: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = True) -> Any:
     """Σm² / Σm over the groups of m equal numbers along an axis, or several; zeros are no terms, and 1 is the least."""
     axes = axis if isinstance(axis, tuple) else (axis,)
-    last = np.swapaxes(a, axes[0], -1) if axes in ((-1,), (-2,)) else np.moveaxis(a, axes, range(-len(axes), 0))
+    last = np.moveaxis(a, axes, range(-len(axes), 0))
     s = np.sort(last.reshape(*last.shape[: -len(axes)], -1), axis=-1)
     equal = s[..., 1:] == s[..., :-1]
     if not equal.any():

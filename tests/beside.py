@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from .plugin import is_worker
+
 MINUTES = 30
 UNSET = ("TRITON_INTERPRET", "PYTEST_")  # what this process, or what started it, has set for itself
 PROCESS: pytest.StashKey["Process"] = pytest.StashKey()
@@ -33,16 +35,20 @@ class Done:
     folder: Path
 
 
+def inherited() -> dict[str, str]:
+    """The environment that this process was given."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(UNSET)}
+
+
 class Process:
     """A Python process that writes into a folder of its own."""
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str]):
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(UNSET)}
         self.folder = Path(tempfile.mkdtemp(prefix="opspec"))
         with open(self.folder / "output", "w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, *(a.replace("{folder}", str(self.folder)) for a in arguments)],
-                env=inherited | environment,
+                env=inherited() | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -61,21 +67,17 @@ class Process:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("beside") is not None, reverse=_is_worker(config))
+    items.sort(key=lambda item: item.get_closest_marker("beside") is not None, reverse=is_worker(config))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.option.collectonly or _is_worker(session.config):
+    if session.config.option.collectonly or is_worker(session.config):
         return
     for item in session.items:
         if item.get_closest_marker("beside") and not any(
             skip.args and skip.args[0] for skip in item.iter_markers("skipif")
         ):
             _start(item)
-
-
-def _is_worker(config: pytest.Config) -> bool:
-    return hasattr(config, "workerinput")
 
 
 def _start(item: pytest.Item) -> None:

@@ -172,9 +172,9 @@ class Runner:
         self._run_examples(cells, results, cells[0].backend.parameters(cells[0].operation))
         return [_known(cell, result) for cell, result in zip(cells, results, strict=True)]
 
-    def crashed(self, cell: Cell | BrokenBackend, reason: str) -> Result:
+    def crashed(self, cell: Cell, reason: str) -> Result:
         """Of a cell whose process ended."""
-        result = self._blank(cell) if isinstance(cell, Cell) else self.run(cell)
+        result = self._blank(cell)
         result.verdict, result.reason = "error", reason
         return result
 

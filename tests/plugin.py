@@ -29,6 +29,11 @@ SUITE: pytest.StashKey["Suite"] = pytest.StashKey()
 JUDGED = "opspec"  # the property of a test's report that holds its cell's result
 
 
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of those among which pytest-xdist shares a run out."""
+    return hasattr(config, "workerinput")
+
+
 class Suite:
     """What one session of pytest judges: its backends and cells, and the report they go to.
 
@@ -51,7 +56,7 @@ class Suite:
                 raise pytest.UsageError(f"nothing to judge with these operations, dtypes and properties: {have}")
         self._places = {_key(cell): n for n, cell in enumerate(self.cells)}
         self.runner = Runner(self.seed, _case(config))
-        writes = not config.option.collectonly and not hasattr(config, "workerinput")
+        writes = not config.option.collectonly and not is_worker(config)
         paths = [Path(p) for p in config.getoption("conformance_report")] if writes else []
         try:
             self.report = Report(environment(config, self.seed), paths)
@@ -201,7 +206,7 @@ class Collector:
                 self.suite.add(Result(**result))
         elif report.when not in ("setup", "teardown"):  # pytest-xdist's: the worker is no more
             for cell in self.suite.cells:
-                if report.nodeid.endswith(f"::test_conforms[{cell}]"):
+                if isinstance(cell, Cell) and report.nodeid.endswith(f"::test_conforms[{cell}]"):
                     self.suite.add(self.suite.runner.crashed(cell, str(report.longrepr)))
 
 

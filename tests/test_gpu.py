@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from opspec.tests import gpu
+from opspec.tests.beside import inherited
 from opspec.tests.gpu import Step, main, run, stem_of, steps, write
 
 
@@ -67,7 +67,6 @@ def test_pytest_understands_the_command(step, tmp_path):
     """Collected, not run: an option that is unknown, or a backend, would be refused."""
     command = [word.replace("x-", f"{tmp_path}/x-") for word in step.command if not word.startswith("--benchmark-json")]
     root = Path(__file__).resolve().parents[1]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # a worker's of pytest-xdist
     command += ["--collect-only", "-q"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=root, env=inherited(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

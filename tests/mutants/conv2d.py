@@ -30,13 +30,13 @@ def view_is_taken_for_its_base(x, w, **parameters):
 
 
 @mutant("forward", "layout")
-def slices_are_read_ascontiguous(x, w, **parameters):
+def slices_are_read_as_contiguous(x, w, **parameters):
     """pytorch#18948"""
     return correct.conv2d(contiguous(x), w, **parameters)
 
 
 @mutant("forward", "layout")
-def weight_of_one_channel_is_taken_forcontiguous(x, w, **parameters):
+def weight_of_one_channel_is_taken_for_contiguous(x, w, **parameters):
     """pytorch#82060: at C = 1 the weight's strides are ambiguous, and not looked at."""
     return correct.conv2d(x, contiguous(w) if w.shape[2] == 1 else w, **parameters)
 
