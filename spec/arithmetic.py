@@ -83,7 +83,8 @@ class Arithmetic:
     operands        format to which the operands of products are rounded first (default: the intermediates')
     function_ulps   bound on the error of exp, log and tanh, in units in the last place of the intermediates
     rounding        of the accumulator's additions: "nearest" or "truncate"
-    flush           whether subnormal intermediates are flushed to zero
+    flush           whether subnormal numbers are flushed to zero (default: only where bfloat16 is stored or multiplied:
+                    processors' products of it, x86's VDPBF16PS and TDPBF16PS, flush what they read and what they give)
 
     Formats are given by name or as a Format. Raises ValueError that names the field and what it got.
     """
@@ -95,7 +96,7 @@ class Arithmetic:
     operands: Any = None
     function_ulps: float = 2.0
     rounding: str = "nearest"
-    flush: bool = False
+    flush: bool | None = None
 
     def __post_init__(self) -> None:
         storage = format_of(self.storage)
@@ -111,6 +112,8 @@ class Arithmetic:
             ("operands", operands),
         ):
             object.__setattr__(self, name, value)
+        if self.flush is None:
+            object.__setattr__(self, "flush", "bfloat16" in (storage.name, operands.name))
         if not self.function_ulps >= 0:
             raise ValueError(f"Arithmetic: function_ulps must be at least 0, got {self.function_ulps!r}")
         if self.rounding not in ("nearest", "truncate"):

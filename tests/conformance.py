@@ -25,7 +25,10 @@ from .properties import PROPERTIES, Property, bad_input
 from .traits import TRAITS, Trait
 from .traits import cases as cases_of_traits
 
-MOST_INCONCLUSIVE = 0.1  # of a cell's examples
+MOST_INCONCLUSIVE = 0.5  # of a cell's examples; others are drawn in their place
+MOST_INCONCLUSIVE_OF_ORDINARY = (
+    0.1  # of those with ordinary numbers, where any arithmetic that is of use tells right from wrong
+)
 ENOUGH_TO_CLIMB = 500  # climbing towards the worst error takes half of a cell's examples, all near one another
 ENOUGH_TO_FIND_AGAIN = 100  # draws, two fifths of which are the case that is to be shrunk
 ENOUGH_TO_BE_SENSITIVE = 60  # examples, of which each argument is left out in several
@@ -208,12 +211,12 @@ class Runner:
                 break
         else:
             strategy = row.strategy(cell.operation, may)
-            left = max(1, wanted - min(tally.tried for tally in tallies))
-            for attempt in range(4):  # examples that the backend does not support are made up for
+            left = max(1, wanted - min(tally.result.examples for tally in tallies))
+            for attempt in range(4):  # examples that prove nothing, or are not supported, are made up for
                 if not self._search(tallies, strategy, left, f"{what} {attempt}", shrink):
                     break
-                left = wanted - min(tally.tried for tally in tallies)
-                if left <= 0.1 * wanted or not any(tally.unsupported for tally in tallies):
+                left = wanted - min(tally.result.examples for tally in tallies)
+                if left <= 0.1 * wanted or not any(tally.unsupported or tally.inconclusive for tally in tallies):
                     break
         for tally in tallies:
             tally.conclude()
@@ -302,6 +305,7 @@ class Tally:
         self.last = 0.0  # the latest example's error over tolerance
         self.unsupported: Counter[str] = Counter()
         self.inconclusive: Counter[str] = Counter()
+        self.ordinary = [0, 0]  # examples with ordinary numbers: tried, inconclusive
         self.refused: Counter[str] = Counter()
         self.statistics: Statistics | None = None
 
@@ -322,12 +326,14 @@ class Tally:
             )
             raise Mismatch from error
         self.tried += 1
+        self.ordinary[0] += case.values == "normal"
         if judgement.failed:
             self._remember(case, judgement, "fail")
             raise Mismatch
         self.refused.update(judgement.refused)
         if judgement.verdict == "inconclusive":
             self.inconclusive[judgement.reason] += 1
+            self.ordinary[1] += case.values == "normal"
             return
         for s in judgement.statistics:
             self.statistics = s if self.statistics is None else self.statistics + s
@@ -365,11 +371,12 @@ class Tally:
         if not self.tried:
             r.verdict = "unsupported" if self.unsupported else "inconclusive"
             r.reason = next((why for why, _ in self.unsupported.most_common(1)), "no example was judged")
-        elif r.inconclusive > self._most_inconclusive() or not r.examples:
+        elif self._most_prove_nothing() or not r.examples:
             why, count = self.inconclusive.most_common(1)[0]
             r.verdict, r.reason = (
                 "inconclusive",
-                f"{r.inconclusive} of {self.tried} examples prove nothing, {count} of them because {why}",
+                f"{r.inconclusive} of {self.tried} examples prove nothing ({self.ordinary[1]} of {self.ordinary[0]} with "
+                f"ordinary numbers), {count} of them because {why}",
             )
         elif not single and (blind := self._blind()):
             r.verdict, r.reason = "inconclusive", f"no example tells a right answer from one made by {blind}"
@@ -377,10 +384,14 @@ class Tally:
             r.verdict, r.reason = "fail", f"over all examples of the cell: {reason}"
         r.not_exercised = tuple(dict.fromkeys((*r.not_exercised, *self.unsupported)))
 
-    def _most_inconclusive(self) -> float:
-        """A tenth; in a cell of few examples two standard deviations more, which chance may bring."""
-        most = MOST_INCONCLUSIVE * self.tried
-        return most if self.tried >= 100 else most + 2 * (most * (1 - MOST_INCONCLUSIVE)) ** 0.5
+    def _most_prove_nothing(self) -> bool:
+        """Half, or a tenth of those with ordinary numbers; two standard deviations more, which chance may bring."""
+        tried, inconclusive = self.ordinary
+        counts = (
+            (self.result.inconclusive, self.tried, MOST_INCONCLUSIVE),
+            (inconclusive, tried, MOST_INCONCLUSIVE_OF_ORDINARY),
+        )
+        return any(k > share * n + 2 * (share * (1 - share) * n) ** 0.5 for k, n, share in counts)
 
     def _blind(self) -> str:
         """A trivially wrong answer that no example of a large cell has refused."""

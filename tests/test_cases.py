@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -111,23 +112,45 @@ def test_every_distribution_has_numbers_for_every_format(operation):
                 assert all(np.isfinite(a.astype(float)).all() for a in drawn.arrays + drawn.cotangents)
 
 
+@pytest.mark.parametrize("proves_nothing", [False, True])
 @pytest.mark.parametrize("examples", [20, 30, 100])
-def test_half_of_the_examples_at_most_are_directed_and_what_is_unsupported_is_made_up_for(monkeypatch, examples):
+def test_half_of_the_examples_at_most_are_directed_and_others_are_made_up_for(monkeypatch, examples, proves_nothing):
     seen = []
 
     def judge(backend, dtype, case):
         seen.append(case)
-        if case.seed % 3 == 0 and case not in fixed:
-            raise NotImplementedError("every third")
-        return Judgement("pass")
+        if case.seed % 3 or case in fixed or case.values == "normal":
+            return Judgement("pass")
+        if proves_nothing:
+            return Judgement("inconclusive", reason="every third")
+        raise NotImplementedError("every third")
 
     fixed = directed("attention", OPERATIONS["attention"].parameters)
     monkeypatch.setitem(PROPERTIES, "forward", replace(PROPERTIES["forward"], judge=judge))
+    monkeypatch.setattr("opspec.tests.conformance.Tally._blind", lambda tally: "")  # no example refuses anything here
     result = Runner(0, examples=examples).run(Cell(NUMPY, OPERATIONS["attention"], "float32", "forward"))
-    assert result.not_exercised == ("every third",)
-    assert 0.9 * examples <= result.examples <= examples
+    assert result.verdict == "pass" and 0.9 * examples <= result.examples <= examples
+    assert result.inconclusive > 0 if proves_nothing else result.not_exercised == ("every third",)
     chosen = [case for case in seen if case in fixed]
     assert len(chosen) <= examples / 2 and (examples < 100 or chosen == list(fixed))
+
+
+@pytest.mark.parametrize(
+    "ordinary, others, verdict",
+    [(0, 0.6, "pass"), (0, 0.9, "inconclusive"), (0.05, 0.1, "pass"), (0.4, 0, "inconclusive")],
+)
+def test_a_cell_where_many_examples_prove_nothing_is_inconclusive(monkeypatch, ordinary, others, verdict):
+    """A share of those with ordinary numbers, and one of the others."""
+
+    def judge(backend, dtype, case):
+        share = ordinary if case.values == "normal" else others
+        proves_nothing = crc32(str(case).encode()) / 2**32 < share
+        return Judgement("inconclusive", reason="a share") if proves_nothing else Judgement("pass")
+
+    monkeypatch.setitem(PROPERTIES, "forward", replace(PROPERTIES["forward"], judge=judge))
+    monkeypatch.setattr("opspec.tests.conformance.Tally._blind", lambda tally: "")
+    result = Runner(0, examples=100).run(Cell(NUMPY, OPERATIONS["mse"], "float32", "forward"))
+    assert result.verdict == verdict, (result.reason, result.examples, result.inconclusive)
 
 
 def test_what_the_declaration_takes_for_0_is_not_judged():

@@ -153,7 +153,7 @@ def test_a_declaration_of_nonsense_makes_cells_inconclusive_and_red():
     module = backend(dense=NUMPY.module.dense, dense_vjp=NUMPY.module.dense_vjp).module
     module.arithmetic = lambda op, dtype: Arithmetic("float32", "bfloat16", accumulator="bfloat16", function_ulps=1000)
     cell = Cell(Backend(module, "loose.py"), OPERATIONS["dense"], "float32", "forward")
-    result = Runner(0, examples=40, directed=False).run(cell)
+    result = Runner(0, examples=100).run(cell)
     assert result.verdict == "inconclusive" and "would pass" in result.reason
 
 

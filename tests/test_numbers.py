@@ -672,6 +672,13 @@ def test_flushing_must_be_declared():
     assert 0.1 < flushed / expected(replace(SINGLE, flush=True)) < 1.5
 
 
+def test_only_bfloat16_is_flushed_by_default():
+    """The processors' products of bfloat16 do it, whatever is stored."""
+    assert Arithmetic("bfloat16").flush and Arithmetic("float32", operands="bfloat16").flush
+    assert not Arithmetic("bfloat16", flush=False).flush
+    assert not any(Arithmetic(dtype).flush for dtype in ("float16", "float32", "float64"))
+
+
 if __name__ == "__main__":
     for name in ROWS:
         forward, gradient = ("  ".join(f"{ratio:.2f}" for ratio in ratios) for ratios in row(name))

@@ -126,6 +126,42 @@ def p_rounded_to_bfloat16_and_declared(q, k, v, mask=None, causal=False):
     return widened(wide, np.float32, q, k, v)
 
 
+def eager(op, dtype):
+    return Arithmetic(dtype, intermediates=dtype, function_ulps=3.0)
+
+
+@variant(dtype="bfloat16", arithmetic=eager)
+@variant(dtype="float16", arithmetic=eager)
+def every_step_stored_in_16_bits_and_declared(q, k, v, mask=None, causal=False):
+    """Unfused, as an eager framework computes: scores, differences, exponentials, their sum and P are stored."""
+    return stored_product(stored_weights(q, k, may_attend(q, k, mask, causal)), v)
+
+
+@variant("gradient", dtype="bfloat16", arithmetic=eager)
+@variant("gradient", dtype="float16", arithmetic=eager)
+def gradient_every_step_of_which_is_stored_and_declared(q, k, v, dy, mask=None, causal=False):
+    """Unfused, in 16 bits: P, dP, P dP, its row sums and dS are stored."""
+    p, dp = stored_weights(q, k, may_attend(q, k, mask, causal)), stored_product(dy, v.mT)
+    ds = p * (dp - stored_sum(p * dp)) / q.dtype.type(math.sqrt(q.shape[3]))
+    return stored_product(ds, k), stored_product(ds.mT, q), stored_product(p.mT, dy)
+
+
+def stored_weights(q, k, allowed):
+    s = np.where(allowed, stored_product(q, k.mT) / q.dtype.type(math.sqrt(q.shape[3])), q.dtype.type(-np.inf))
+    m = s.max(-1, keepdims=True)
+    e = np.exp(s - np.where(np.isfinite(m), m, q.dtype.type(0)))
+    total = stored_sum(e)
+    return e / np.where(total > 0, total, q.dtype.type(1))
+
+
+def stored_product(a, b):
+    return (a.astype(np.float32) @ b.astype(np.float32)).astype(a.dtype)
+
+
+def stored_sum(a):
+    return a.sum(-1, keepdims=True, dtype=np.float32).astype(a.dtype)
+
+
 @variant("gradient", dtype="float64")
 @variant("gradient")
 def gradient_through_rowsum_of_y_dy(q, k, v, dy, mask=None, causal=False):
