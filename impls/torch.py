@@ -7,12 +7,11 @@ transposed by its strides), so that nothing is copied that PyTorch does not copy
 import warnings
 from functools import wraps
 
-import ml_dtypes
-import numpy as np
 import torch
 from torch.nn import functional as F
 
 from ..spec import Arithmetic
+from . import tensors
 from .validation import checked, validate
 
 NAME = "torch"
@@ -163,22 +162,16 @@ def vjp(function, arrays, cotangents, **parameters):
 
 
 def from_numpy(array):
-    """The same numbers, strides and alignment on the device; only negative strides, which PyTorch lacks, are copied."""
-    if any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    narrow = array.dtype == ml_dtypes.bfloat16
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that an array is read-only: nothing here writes
-        tensor = torch.from_numpy(array.view(np.int16) if narrow else array)
-    tensor = tensor.view(torch.bfloat16) if narrow else tensor
-    return tensor if DEVICE.type == "cpu" else _copied(tensor, DEVICE)
+    """The same numbers, strides and alignment on the device."""
+    tensor = tensors.from_numpy(array)
+    if DEVICE.type == "cpu":
+        return tensor
+    from ..kernels.launch import copied  # which imports Triton
+
+    return copied(tensor, DEVICE)
 
 
-def to_numpy(tensor):
-    """The inverse of from_numpy; a gradient's history is dropped."""
-    tensor = tensor.detach().cpu()
-    narrow = tensor.dtype == torch.bfloat16
-    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if narrow else tensor.numpy()
+to_numpy = tensors.to_numpy
 
 
 def arithmetic(operation, dtype, gradient=True):
@@ -264,15 +257,6 @@ def _recur(function, x, state, W_ih, W_hh, b):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "RNN module weights are not part of single")  # cuDNN, concerned about speed
         return function(x, state, weights, True, 1, 0.0, train, False, False)
-
-
-def _copied(tensor, device):
-    """A copy whose strides, and whose first element's distance from a 64-byte boundary, are the tensor's own."""
-    shift = tensor.data_ptr() % 64 // tensor.element_size()
-    extent = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    memory = torch.empty(shift + extent, dtype=tensor.dtype, device=device)
-    memory[shift:] = tensor.as_strided((extent,), (1,))
-    return memory.as_strided(tensor.shape, tensor.stride(), shift)
 
 
 def _tf32(operation):

@@ -1,10 +1,7 @@
 """The Triton kernels of ../kernels, on a GPU, in Triton's interpreter or under the sanitizer (see kernels.LANE)."""
 
-import warnings
 from functools import wraps
 
-import ml_dtypes
-import numpy as np
 import torch
 
 from ..kernels import LANE, launch
@@ -18,6 +15,7 @@ from ..kernels import multihead_attention as _multihead_attention
 from ..kernels import rnn as _rnn
 from ..kernels import softmax as _softmax
 from ..spec import Arithmetic
+from . import tensors
 from .validation import checked
 
 NAME = "triton"
@@ -77,19 +75,9 @@ def arithmetic(operation, dtype):
 
 
 def from_numpy(array):
-    """The same numbers, strides and alignment on the device, between bands of NaN; negative strides are copied."""
-    if any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    narrow = array.dtype == ml_dtypes.bfloat16
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that an array is read-only: nothing here writes
-        tensor = torch.from_numpy(array.view(np.int16) if narrow else array)
-    tensor = tensor.view(torch.bfloat16) if narrow else tensor
+    """The same numbers, strides and alignment on the device, between bands of NaN."""
+    tensor = tensors.from_numpy(array)
     return tensor if LANE == "interpreter" else launch.copied(tensor, DEVICE)
 
 
-def to_numpy(tensor):
-    """The inverse of from_numpy."""
-    tensor = tensor.detach().cpu()
-    narrow = tensor.dtype == torch.bfloat16
-    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if narrow else tensor.numpy()
+to_numpy = tensors.to_numpy

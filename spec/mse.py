@@ -17,9 +17,10 @@ def mse(y_hat, y):
 def mse_vjp(y_hat, y, dL):
     """∂L/∂ŷ = ŷ − y, ∂L/∂y = −(ŷ − y).    (document §3.1.2)
 
+    By the chain rule the factors are dL/2 and then 2: half of a subnormal number may lose its last bit on the way.
     Laws: mse.vjp_is_linear  vjp(dL + dK) = vjp(dL) + vjp(dK), for given ŷ and y
     """
-    d = (y_hat - y) * dL
+    d = (y_hat - y) * (2 * (dL / 2))
     return d, -d
 
 

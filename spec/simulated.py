@@ -210,7 +210,7 @@ class Simulated(NumberArray):
             return self._compare(ufunc, *values)
         if ufunc in (np.multiply, np.divide) and any(_scales_exactly(i) for i in inputs[ufunc is np.divide :]):
             array = _system(inputs)
-            return array.relaid(lambda v: ufunc(*(v if i is array else i for i in inputs)))
+            return array._scaled(array.relaid(lambda v: ufunc(*(v if i is array else i for i in inputs))))
         if ufunc is np.negative:
             return self.relaid(np.negative)
         if ufunc is np.maximum:
@@ -226,6 +226,15 @@ class Simulated(NumberArray):
         # the nearest number to a + b is no farther than a is, or b
         smaller = np.minimum(*map(np.abs, values)) if ufunc in (np.add, np.subtract) else None
         return self._rounded(result, most=smaller)
+
+    def _scaled(self, scaled: "Simulated") -> "Simulated":
+        """By a power of two, which costs nothing but the bits that pass below the smallest number."""
+        fmt, size = self.simulation.arithmetic.intermediates, np.abs(scaled.values[0])
+        if not np.any((size < fmt.smallest_normal) & (size < np.abs(self.values[0]))):
+            return scaled
+        stored = self._stored(scaled.values, np.zeros(()), fmt)
+        stored.before = scaled.before
+        return stored
 
     def _evaluated(self, function: np.ufunc, argument: np.ndarray, result: np.ndarray) -> "Simulated":
         """A library function's error, in part its own for every element, in part common to the replicate."""

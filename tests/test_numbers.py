@@ -672,6 +672,18 @@ def test_flushing_must_be_declared():
     assert 0.1 < flushed / expected(replace(SINGLE, flush=True)) < 1.5
 
 
+def test_half_of_a_subnormal_number_loses_its_last_bit():
+    """Other powers of two, and other numbers, cost nothing."""
+    simulation = Simulation(Arithmetic("float16", intermediates="float16"))
+    numbers = simulation.exactly(np.array([3 * 2.0**-24, 3.0]))
+    half = numbers / 2
+    assert 0.2 < half.spread()[0] / 2.0**-24 < 0.5 and half.spread()[1] == 0
+    assert (half * 2).spread()[0] == 2 * half.spread()[0] and not (numbers * 2).spread().any()
+    assert (numbers[1:] / 2).exact
+    wide = Simulation(Arithmetic("float16"))
+    assert not (wide.exactly(np.array([3 * 2.0**-24])) / 2).spread().any()
+
+
 def test_only_bfloat16_is_flushed_by_default():
     """The processors' products of bfloat16 do it, whatever is stored."""
     assert Arithmetic("bfloat16").flush and Arithmetic("float32", operands="bfloat16").flush

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...impls import torch as convert
+from ...impls.tensors import from_numpy
 from .inputs import Arrays, Example, Subject
 
 SIXTEEN_BITS = ("float16", "bfloat16")
@@ -53,7 +53,7 @@ def _each(subject: Subject, example: Example, expected: Arrays, compare: Compare
 
 
 def tensor(a: np.ndarray) -> torch.Tensor:
-    return convert.from_numpy(np.array(a)).cpu()
+    return from_numpy(np.array(a))
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray, **tolerances) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...spec import Arithmetic
 from ..planted import Planting
-from .widened import widened
+from .widened import eager, widened
 
 softmax_variant, variant, multihead_variant = (Planting(op) for op in ("softmax", "attention", "multihead_attention"))
 
@@ -124,10 +124,6 @@ def p_rounded_to_bfloat16_and_declared(q, k, v, mask=None, causal=False):
         return online(q, k, v, mask, causal, np.exp, 1.0, narrow)
 
     return widened(wide, np.float32, q, k, v)
-
-
-def eager(op, dtype):
-    return Arithmetic(dtype, intermediates=dtype, function_ulps=3.0)
 
 
 @variant(dtype="bfloat16", arithmetic=eager)
