@@ -72,6 +72,17 @@ def test_laws_are_those_of_the_function_that_is_replaced():
     assert laws["jacobian_multiplied_out"] == ("law:vjp_is_linear",)
 
 
-def test_the_long_run_counts_what_it_judged(capsys):
-    assert main(["--examples", "4", "--minutes", "0.02", "--workers", "1"]) == 0
+def test_the_long_run_counts_what_it_judged(capsys, tmp_path):
+    arguments = ["--examples", "4", "--op", "mse", "--workers", "1", "--record", str(tmp_path / "variants.csv")]
+    assert main(arguments) == main(arguments) == 0
     assert "0 refusals in " in capsys.readouterr().out
+    header, *rows = (line.split(",") for line in (tmp_path / "variants.csv").read_text().splitlines())
+    mse = [name_of(v) for v in VARIANTS if v.operation == "mse"]
+    assert [f"{row[2]}-{row[3]}" for row in rows] == 2 * mse
+    assert {row[header.index("examples")] for row in rows} == {"4"}
+
+
+def test_the_long_run_cannot_be_recorded_nowhere(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["--record", str(tmp_path / "missing" / "variants.csv")])
+    assert "no such folder" in capsys.readouterr().err

@@ -2,12 +2,15 @@
 
 By each variant's own property, and a tenth as many by each law of its operation, in rounds of 500, so that a run which is
 bounded by --minutes, or interrupted, has judged all variants alike. Variants of one operation and one arithmetic are
-judged on the same examples. Another --seed draws other examples.
+judged on the same examples. Another --seed draws other examples. --record adds a row for each variant to a CSV file.
 """
 
 import argparse
+import csv
 from collections import Counter
 from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +22,7 @@ from . import REFUSED, VARIANTS, laws_of, name_of
 
 ROUND = 500
 PROPERTIES = ("forward", "gradient", "laws")
+COLUMNS = ("variant", "dtype", "judged by", "examples", "by laws", "inconclusive", "refusals")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, help="begin nothing more after so many minutes")
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", type=Path, metavar="FILE", help="add what has been judged to this CSV file")
     options = parser.parse_args(arguments)
+    if options.record and not options.record.parent.is_dir():
+        parser.error(f"--record: no such folder: {options.record.parent}")
     groups = [
         (property_, group)
         for property_, group in together()
@@ -68,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted: what follows has been judged")
     show(console, tally)
+    if options.record:
+        record(options.record, options.seed, tally)
     total = sum(tally.values(), Counter())
     print(
         f"{total['refused']} refusals in {total['judged']} examples judged by the variants' own properties and "
@@ -96,10 +105,25 @@ def describe(result: Result) -> str:
     return f"{result.property}: {result.verdict}: {result.reason}{case}"
 
 
-def show(console: Console, tally: dict[int, Counter[str]]) -> None:
-    table = Table("variant", "dtype", "judged by", "examples", "by laws", "inconclusive", "refusals")
+def rows(tally: dict[int, Counter[str]]) -> Iterator[tuple[str, ...]]:
+    """Of COLUMNS, for each variant."""
     for n, counts in tally.items():
         v = VARIANTS[n]
         numbers = (str(counts[k]) for k in ("judged", "by laws", "inconclusive", "refused"))
-        table.add_row(str(v), v.dtype, v.property, *numbers)
+        yield str(v), v.dtype, v.property, *numbers
+
+
+def show(console: Console, tally: dict[int, Counter[str]]) -> None:
+    table = Table(*COLUMNS)
+    for row in rows(tally):
+        table.add_row(*row)
     console.print(table)
+
+
+def record(path: Path, seed: int, tally: dict[int, Counter[str]]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(("date", "seed", *COLUMNS))
+        writer.writerows((date.today().isoformat(), seed, *row) for row in rows(tally))
