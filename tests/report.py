@@ -137,6 +137,8 @@ def explain(result: Result) -> str:
             line += " exactly (tolerance 0)"
         elif found["tolerance"] is not None:
             line += f" ± {found['tolerance']:.3g} ({result.worst:.3g} times the tolerance)"
+            if result.worst <= 1:  # bias or RMS
+                line = f"each element is within its tolerance, all together are not; the worst: {line}"
         lines.append(line)
     output = f" (output {found['output']})" if found and found["output"] else ""
     lines.append(f"reason: {result.reason}{output}")

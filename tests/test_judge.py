@@ -12,6 +12,7 @@ from opspec.tests.conformance import Cell, Runner
 from opspec.tests.judge import Judgement, Statistics, judge_all, sensitivity, tolerance_factor
 from opspec.tests.oracle import expect, trivial_answers
 from opspec.tests.properties import PROPERTIES
+from opspec.tests.report import explain
 
 NUMPY = load("numpy")
 NOTHING_TRIVIAL = sensitivity([], {})
@@ -155,6 +156,15 @@ def test_a_declaration_of_nonsense_makes_cells_inconclusive_and_red():
     cell = Cell(Backend(module, "loose.py"), OPERATIONS["dense"], "float32", "forward")
     result = Runner(0, examples=100).run(cell)
     assert result.verdict == "inconclusive" and "would pass" in result.reason
+
+
+def test_a_failure_of_all_elements_together_blames_none():
+    """Every element an ulp or so too small, which is no element's fault."""
+    short, dense = np.float32(1 - 2.0**-23), NUMPY.module.dense
+    result = verdict("dense", "forward", dense=lambda *arrays, **parameters: dense(*arrays, **parameters) * short)
+    words = explain(result)
+    assert "each element is within its tolerance, all together are not; the worst: y[" in words
+    assert "reason: bias: the errors lean towards zero" in words
 
 
 def test_nothing_judged_is_not_a_pass():
