@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec import OPERATIONS, Arithmetic, Operation, format_of
+from ..spec import DTYPES, OPERATIONS, Arithmetic, Operation, format_of
 
 SHIPPED = ("numpy", "torch", "triton")
 DEFAULT_DTYPES = ("float32", "float64")
@@ -76,7 +76,10 @@ class Backend:
     def dtypes(self, operation: str) -> tuple[str, ...]:
         """Names of the dtypes in which the backend claims the operation; raises ValueError for one that is none."""
         dtypes = getattr(self.module, "dtypes", DEFAULT_DTYPES)
-        return tuple(format_of(d).name for d in (dtypes(operation) if callable(dtypes) else dtypes))
+        claimed = dtypes(operation) if callable(dtypes) else dtypes
+        if isinstance(claimed, str):
+            raise ValueError(f"dtypes: expected a tuple of names, got {claimed!r}")
+        return tuple(_dtype(d) for d in claimed)
 
     def arithmetic(self, operation: str, dtype: str, gradient: bool = True) -> Arithmetic:
         """What the module declares, or the default; gradient=False asks for the values alone, where it distinguishes."""
@@ -176,6 +179,16 @@ def _load_file(path: Path) -> ModuleType:
     finally:
         sys.path.remove(neighbours)
     return module
+
+
+def _dtype(what: Any) -> str:
+    """Its name; raises ValueError where arrays have no such dtype."""
+    name = str(what)
+    with suppress(ValueError):
+        name = format_of(what).name
+    if name not in DTYPES:
+        raise ValueError(f"dtypes: {what!r} is no dtype of arrays; known: {', '.join(DTYPES)}")
+    return name
 
 
 def _takes(function: Callable[..., Any], parameter: str) -> bool:

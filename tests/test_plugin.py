@@ -105,7 +105,8 @@ def to_numpy(t):
     "raises.py": FLOAT32 + 'def softmax(x): raise OSError("no such device")',
     "broken.py": "import no_such_module",
     "leaves.py": "import sys; sys.exit('no GPU')",
-    "no_dtype.py": SOFTMAX + 'dtypes = "float32"',
+    "no_tuple.py": SOFTMAX + 'dtypes = "float32"',
+    "no_dtype.py": SOFTMAX + 'dtypes = ("float32", "fp16")',
 }
 BACKENDS["declared.py"] = (
     BACKENDS["undeclared.py"]
@@ -268,7 +269,8 @@ def test_an_exception_is_an_error_with_its_trace(judged):
     [
         ("broken.py", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("leaves.py", "ImportError: SystemExit: no GPU"),
-        ("no_dtype.py", "ValueError: unknown format 'f'"),
+        ("no_tuple.py", "ValueError: dtypes: expected a tuple of names, got 'float32'"),
+        ("no_dtype.py", "ValueError: dtypes: 'fp16' is no dtype of arrays; known: float16, float32, float64, bfloat16"),
     ],
 )
 def test_a_failing_import_is_a_red_cell(judged, backend, why):
