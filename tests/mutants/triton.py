@@ -14,13 +14,14 @@ def mutant(
     direction: str = "forward",
     property_: str = "",
     dtype: str = "float32",
+    file: str | None = None,
 ) -> None:
-    """Plants the changes (old, new) to kernels/<operation>.py."""
+    """Plants the changes (old, new) to kernels/<operation>.py, or to a file that it imports its kernels from."""
 
     def make() -> Backend:
         from ..planted_kernels import planted_kernel  # where Triton is missing, the other mutants are still there
 
-        return planted_kernel(operation, *changes, dtypes=(dtype,))
+        return planted_kernel(operation, *changes, dtypes=(dtype,), file=file)
 
     PLANTS.append(
         Planted(f"kernel_{name}", operation, direction, property_ or direction, dtype, says, make, base="triton")
@@ -84,6 +85,64 @@ mutant(
     "mse", "row_stride_is_ignored", "Rows are taken to follow one another without a gap.",
     ("d = tl.load(y_hat + n * stride_hn + o * stride_ho", "d = tl.load(y_hat + n * width * stride_ho + o * stride_ho"),
     direction="gradient", property_="layout",
+)  # fmt: skip
+mutant(
+    "conv2d", "dilation_of_the_other_axis", "Taps of a row lie as far apart as the rows do.",
+    ("        down, right = r * dilation_h, s * dilation_w\n", "        down, right = r * dilation_h, s * dilation_h\n"),
+)  # fmt: skip
+mutant(
+    "conv2d", "right_edge_is_one_pixel_further", "What is beyond it is the next row's first pixel.",
+    ("(v >= 0) & (v < W)", "(v >= 0) & (v <= W)"),
+)  # fmt: skip
+mutant(
+    "conv2d", "last_pixel_of_a_part", "∂L/∂w: the walk over the pixels of y ends one early.",
+    ("in_p = p < end\n", "in_p = p < end - 1\n"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "conv2d", "first_tap_of_a_phase", "∂L/∂x: no inverse of the dilation, which shows only where it and the stride exceed 1.",
+    ("first = residue // g * inverse % apart", "first = residue // g % apart"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "maxpool2d", "columns_are_taken_for_neighbours", "The image's rows are read as if no pixel were left out of them.",
+    ("offset // kW * stride_xh + offset % kW * stride_xw", "offset // kW * stride_xh + offset % kW * C * stride_xc"),
+    property_="layout",
+)  # fmt: skip
+mutant(
+    "maxpool2d", "last_maximum_wins", "≥ for > in the forward pass that the gradient makes.",
+    ("better = (value.to(ACC) > best.to(ACC))", "better = (value.to(ACC) >= best.to(ACC))"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "maxpool2d", "last_row_of_windows", "A pixel gathers from none of them: a bound that ends one early.",
+    ("window = (i >= 0) & (i < oH)", "window = (i >= 0) & (i < oH - 1)"), direction="gradient",
+)  # fmt: skip
+mutant(
+    "attention", "sum_is_not_rescaled", "The output is, where the maximum grows.",
+    ("total = total * shrink + tl.sum(p, axis=1)", "total = total + tl.sum(p, axis=1)"),
+)  # fmt: skip
+mutant(
+    "attention", "weights_in_float16", "For the product with v, under a claim of float32.",
+    ("acc = tl.dot(p.to(v_tile.dtype), v_tile,", "acc = tl.dot(p.to(tl.float16).to(v_tile.dtype), v_tile,"),
+)  # fmt: skip
+mutant(
+    "attention", "diagonal_is_left_out", "n < m: the first query may attend to nothing.",
+    ("may = may & (n <= m)", "may = may & (n < m)"), file="scores",
+)  # fmt: skip
+mutant(
+    "attention", "dk_without_the_row_sum", "Σ y dy is subtracted for dq alone.",
+    ("ds = (p * (dp - inner[None, :]))", "ds = (p * dp)"), direction="gradient", file="attention_backward",
+)  # fmt: skip
+mutant(
+    "attention", "dq_is_not_scaled", "dk is divided by √D, dq is not.",
+    ("(dq_tile * SCALE)", "dq_tile"), direction="gradient", file="attention_backward",
+)  # fmt: skip
+mutant(
+    "multihead_attention", "heads_are_interleaved", "Concat runs over the heads first.",
+    ("return heads.transpose(1, 2).flatten(2)", "return heads.transpose(1, 2).transpose(2, 3).flatten(2)"),
+)  # fmt: skip
+mutant(
+    "multihead_attention", "recomputed_without_the_mask", "L and Δ are of all keys, the weights of those allowed.",
+    ("L, delta = attend(Q, K, V, mask, causal, y=A, dy=dA)", "L, delta = attend(Q, K, V, None, causal, y=A, dy=dA)"),
+    direction="gradient",
 )  # fmt: skip
 mutant(
     "rnn", "state_before_is_stale", "Alone, a program multiplies the first state again and again.",
