@@ -20,6 +20,7 @@ LINES = {
         N=3 I=2 O=1|25|49|65|97|129|257|1025
         N=1 I=1 O=65|129 activation=tanh
         N=4 I=4 O=4 activation=relu|sigmoid|tanh
+        N=4 I=3 O=4 activation=relu values=zeros
         N=32 I=64 O=32 activation=relu|tanh
         N=70 I=1000 O=1
         """,
@@ -37,10 +38,10 @@ LINES = {
         N=70 M=1000
         """,
     "conv2d": """
-        N=2 H=6 W=5 C=3 kH=1 kW=1 O=2 stride=1x1|2x2
+        N=2 H=6 W=5 C=3 kH=1 kW=1 O=2 stride=1x1|2x2 padding=0x0|1x1
         N=2 H=6 W=5 C=3 kH=2 kW=2 O=2 stride=1x1|2x2 padding=0x0|1x1
         N=2 H=7 W=6 C=3 kH=3 kW=3 O=2 stride=1x1|2x2 padding=0x0|1x1
-        N=1 H=8 W=8 C=2 kH=5 kW=5 O=2 stride=1x1|2x2 padding=0x0|2x2
+        N=1 H=8 W=8 C=2 kH=5 kW=5 O=2 stride=1x1|2x2 padding=2x2
         N=1 H=9 W=9 C=2 kH=7 kW=7 O=2 stride=1x1|2x2 padding=3x3
         N=1 H=9 W=8 C=2 kH=3 kW=3 O=2 padding=0x1|1x0|2x2 dilation=2x2|1x3
         N=1 H=9 W=8 C=2 kH=2 kW=3 O=2 padding=1x2 dilation=2x2 stride=2x1|2x2|2x3|3x2
@@ -84,6 +85,7 @@ LINES = {
         T=2 N=1 I=1 H=97|129 O=1
         T=4 N=3 I=4 H=4 O=4 activation=relu|sigmoid|identity
         T=3 N=2 I=2 H=3 O=2 values=zeros seed=2
+        T=3 N=2 I=2 H=3 O=3 activation=relu values=zeros
         T=2 N=33 I=1000 H=1 O=1
         """,
     "lstm": """
