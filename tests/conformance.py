@@ -26,9 +26,7 @@ from .traits import TRAITS, Trait
 from .traits import cases as cases_of_traits
 
 MOST_INCONCLUSIVE = 0.5  # of a cell's examples; others are drawn in their place
-MOST_INCONCLUSIVE_OF_ORDINARY = (
-    0.1  # of those with ordinary numbers, where any arithmetic that is of use tells right from wrong
-)
+MOST_INCONCLUSIVE_OF_ORDINARY = 0.1  # of those with ordinary numbers, which any useful arithmetic can judge
 ENOUGH_TO_CLIMB = 500  # climbing towards the worst error takes half of a cell's examples, all near one another
 ENOUGH_TO_FIND_AGAIN = 100  # draws, two fifths of which are the case that is to be shrunk
 ENOUGH_TO_BE_SENSITIVE = 60  # examples, of which each argument is left out in several
