@@ -192,7 +192,8 @@ class Simulated(NumberArray):
         count = np.count_nonzero(first, axis=axis, keepdims=keepdims)
         unit = _unit(first)
         terms = Terms(count, unit * np.sqrt(np.sum(np.square(first / unit), axis=axis, keepdims=keepdims)))
-        more = 0.0 if len(self.values) == 1 else _repetition(first, axis, keepdims) - 1
+        exactly = self._sums_exactly(_bits(first), np.max(count, initial=1), self.values)
+        more = 0.0 if exactly else _repetition(first, axis, keepdims) - 1
         result = self._summed(total, terms, terms.deviation(total[:1]), repetition=more)
         if self._may_overflow(unit * np.max(count, initial=0)):
             result._overflow_underway(np.sum(np.abs(first), axis=axis, keepdims=keepdims))
@@ -277,8 +278,7 @@ class Simulated(NumberArray):
         if np.any(np.abs(total[0]) < count[0] * lost):  # terms may underflow, each losing this much
             deviation = np.hypot(deviation, HEADROOM * np.sqrt(3) * lost * count)
         more: Any = 0.0
-        exactly = len(a_) == len(b_) == 1 and _bits(a0) + _bits(b0) + np.log2(max(a0.shape[-1], 1)) <= fmt.p
-        if not exactly:  # else each partial sum is what its terms add up to
+        if not self._sums_exactly(_bits(a0) + _bits(b0), max(a0.shape[-1], 1), a_, b_):
             more = (_repetition(a0, -1) - 1) * (_repetition(b0, -2) - 1) / np.maximum(terms.additions, 1)
         result = self._summed(total, terms, deviation, repetition=more)
         if self._may_overflow(unit_a * unit_b * np.max(count, initial=0)):
@@ -347,6 +347,10 @@ class Simulated(NumberArray):
             result = self._rounded(result.values, fmt=arithmetic.sums)
         result.terms = terms
         return result
+
+    def _sums_exactly(self, bits: int, count: int, *terms: np.ndarray) -> bool:
+        """Whether each partial sum is what its terms, of so many bits, add up to: then equal terms have no error to repeat."""
+        return all(len(t) == 1 for t in terms) and bits + np.log2(count) <= self.simulation.arithmetic.accumulator.p
 
     def _may_overflow(self, bound: float) -> bool:
         return not bound < self._largest / 2

@@ -356,6 +356,20 @@ def test_a_sum_of_equal_stored_terms(bits):
     assert (np.sqrt(np.mean(real**2)) > np.sqrt(np.mean(apart**2))) == (bits == 24)
 
 
+@pytest.mark.parametrize("bits", [8, 24])
+def test_a_sum_of_equal_stored_numbers(bits):
+    """One after another they are off by the same, while the partial sums keep their exponent; few bits are never off."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.round(rng.uniform(1, 2, (1, 256)) * 2 ** (bits - 1)) / 2 ** (bits - 1), 31, 0)
+    simulated = np.sqrt(np.mean(np.sum(Simulation(Arithmetic("float32")).exactly(x), axis=0).spread() ** 2))
+    real = np.sqrt(np.mean((np.add.accumulate(x.astype(np.float32))[-1] - np.sum(x, axis=0)) ** 2))
+    apart = np.sum(Simulation(Arithmetic("float32")).exactly(x + np.linspace(0, 0.1, 31)[:, None]), axis=0).spread()
+    if bits == 8:
+        assert real == 0 and simulated < 2 * np.sqrt(np.mean(apart**2))
+    else:
+        assert 1.5 * np.sqrt(np.mean(apart**2)) < real < simulated < 3 * real
+
+
 @pytest.mark.parametrize("storage", ["float32", "float64"])
 def test_a_kink_that_noise_decides_is_decided_both_ways(storage):
     u = FORMATS[storage].u
