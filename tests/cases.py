@@ -135,7 +135,10 @@ class Case:
         return keywords
 
     def _gain(self, name: str, shape: tuple[int, ...]) -> float:
-        """Weights are scaled so that sums stay of order one; integers and values about their limits are left alone."""
+        """Weights are scaled so that sums stay of order one; integers and values about their limits are left alone.
+
+        By a power of two where scaling might bring them near one, at which rounding leans (see values._offset).
+        """
         integral = self.values in ("integers", "ties") and self.operation.polynomial() and not self.operation.recurrent
         if integral or not name.startswith(("W", "w")):
             return 1.0
@@ -143,7 +146,8 @@ class Case:
         saturating = self.values == "saturating" and "S" not in self.sizes  # gates, not logits
         if self.values == "negative":  # whose products are all of one sign
             return 1.0 / fan_in
-        return (4.0 if saturating else 1.0) / np.sqrt(fan_in)
+        gain = (4.0 if saturating else 1.0) / np.sqrt(fan_in)
+        return 2.0 ** np.round(np.log2(gain)) if self.values == "offset" else gain
 
 
 @dataclass(frozen=True)

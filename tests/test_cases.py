@@ -153,6 +153,15 @@ def test_a_cell_where_many_examples_prove_nothing_is_inconclusive(monkeypatch, o
     assert result.verdict == verdict, (result.reason, result.examples, result.inconclusive)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_offset_weight_stays_away_from_powers_of_two(seed):
+    """1.5 · 2²³ over √9 would be 2²²."""
+    words = f"N=9 H=1 W=1 C=1 kH=3 kW=3 O=2 padding=1x1 values=offset seed={seed}"
+    for array in Case.parse(OPERATIONS["conv2d"], words).draw("float32").arrays:
+        mantissa = 2 * np.abs(np.frexp(array)[0])
+        assert np.std(array) > 0.1 and (np.max(np.abs(array)) < 10 or np.all(np.abs(mantissa - 1.5) < 1e-3))
+
+
 def test_what_the_declaration_takes_for_0_is_not_judged():
     case = Case.parse(OPERATIONS["dense"], "N=2 I=2 O=2 values=faint")
     flushing = backend(("float32",), lambda op, dtype: Arithmetic(dtype, flush=True))
