@@ -10,7 +10,8 @@ Replicate 0 is unperturbed (float64). After each operation every other replicate
   u²/3 · (n − 1)(½ Σpᵢ² + ⅓ (Σpᵢ)²), the partial sums' rounding errors for terms of random sign (first part) and of one
   sign (second); a product adds u²/3 · Σpᵢ². A sum stays open while it is added to: x W + b is one sum, whose
   accumulator may have started at b; unless sums are stored in a coarser format, which x W is, too, before b is added;
-- where computed terms are equal, so are their rounding errors, as far as the partial sums keep their exponent: for groups
+- one stored number that is added to many sums, a bias, loses the same bits in all whose totals have one exponent;
+- where terms are equal, so are their rounding errors, as far as the partial sums keep their exponent: for groups
   of m equal terms the variance is Σm² / Σm times as large, and what goes beyond the above is common to the replicate;
 - truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate, and n·u of how far the
   partial sums wander;
@@ -313,7 +314,24 @@ class Simulated(NumberArray):
         unit = _unit(with_all)
         more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(least / unit)))
         counted = Terms(na, ra).additions * va[:1] + Terms(nb, rb).additions * vb[:1]
-        return self._summed(total, terms, more, counted)
+        shared = 0.0 if stored else sum(self._shared(total, x, v) for x, v in ((a, va), (b, vb)))
+        return self._summed(total, terms, more, counted, shared=shared)
+
+    def _shared(self, total: np.ndarray, summand: Any, values: np.ndarray) -> Any:
+        """What is lost of one stored number that is added to many sums, in units of the accumulator's u.
+
+        A sum that has been rounded has no bits below its last place, so that those which the number has there are rounded
+        away alike wherever the totals have one exponent: in every other replicate, as some begin with that number.
+        """
+        if (isinstance(summand, Simulated) and not summand.exact) or np.size(self.raise_to(summand)) == total[0].size:
+            return 0.0
+        fmt, exponent = self.simulation.arithmetic.accumulator, np.frexp(total[0])[1]
+        noise = self.simulation.uniform((self.simulation.replicates - 1, *total.shape[1:]))
+        shared = _alike(noise, values[0] * (1 + exponent / 1024), fmt, scaled=False)
+        if shared is noise:
+            return 0.0
+        shared[1::2] = 0
+        return shared * np.ldexp(0.5 * (values[0] != 0), exponent)
 
     def _summed(
         self,
@@ -322,16 +340,19 @@ class Simulated(NumberArray):
         deviation: np.ndarray,
         counted: np.ndarray | None = None,
         repetition: Any = 0.0,
+        shared: Any = 0.0,
     ) -> "Simulated":
         """An open sum: noise of this standard deviation, HEADROOM · √3/u of the accumulator; then the rounding of sums.
 
         `counted` is the part of what truncation loses that the summands, being sums themselves, have lost already;
-        `repetition` is how many times the variance comes again, in common, because terms are equal.
+        `repetition` is how many times the variance comes again, in common, because terms are equal; `shared` is noise that
+        elements have in common already.
         """
         simulation, arithmetic = self.simulation, self.simulation.arithmetic
         fmt = arithmetic.accumulator
         u = simulation.u(fmt) / HEADROOM
         noise = simulation.normal((simulation.replicates - 1, *total.shape[1:])) * (u / np.sqrt(3) * deviation)
+        noise = noise + simulation.u(fmt) * shared
         if np.any(repetition):
             common = simulation.common("equal terms", total.ndim - 1) * u
             noise = noise + common * deviation * np.sqrt(repetition)

@@ -356,6 +356,20 @@ def test_a_sum_of_equal_stored_terms(bits):
     assert (np.sqrt(np.mean(real**2)) > np.sqrt(np.mean(apart**2))) == (bits == 24)
 
 
+def test_a_bias_that_is_added_to_rounded_sums():
+    """What it loses is the same in all rows whose totals have one exponent; a bias of 0 loses nothing."""
+    x = np.random.default_rng(0).uniform(1, 1.2, (4096, 1)).astype(np.float32)
+    W, b = np.float32([[1.3]]), np.float32([0.3 + 2.0**-25])  # a quarter of an ulp beyond the totals' last place
+
+    def lean(b):
+        y = Simulation(Arithmetic("float32")).exactly(x) @ W + b
+        return np.sqrt(np.mean(np.mean(y.deviations(), axis=1) ** 2)) / 2.0**-24
+
+    real = np.mean(x @ W + b - (x.astype(float) @ W + b.astype(float))) / 2.0**-24
+    assert 0.3 < abs(real) < 2 * lean(b)
+    assert lean(0 * b) < 0.02
+
+
 @pytest.mark.parametrize("bits", [8, 24])
 def test_a_sum_of_equal_stored_numbers(bits):
     """One after another they are off by the same, while the partial sums keep their exponent; few bits are never off."""
