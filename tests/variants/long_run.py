@@ -126,4 +126,5 @@ def record(path: Path, seed: int, tally: dict[int, Counter[str]]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(("date", "seed", *COLUMNS))
-        writer.writerows((date.today().isoformat(), seed, *row) for row in rows(tally))
+        judged = {n: counts for n, counts in tally.items() if counts.total()}
+        writer.writerows((date.today().isoformat(), seed, *row) for row in rows(judged))
