@@ -314,16 +314,16 @@ class Simulated(NumberArray):
         unit = _unit(with_all)
         more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(least / unit)))
         counted = Terms(na, ra).additions * va[:1] + Terms(nb, rb).additions * vb[:1]
-        shared = 0.0 if stored else sum(self._shared(total, x, v) for x, v in ((a, va), (b, vb)))
+        shared = 0.0 if stored else sum(self._shared(total, values) for values in (va, vb))
         return self._summed(total, terms, more, counted, shared=shared)
 
-    def _shared(self, total: np.ndarray, summand: Any, values: np.ndarray) -> Any:
+    def _shared(self, total: np.ndarray, values: np.ndarray) -> Any:
         """What is lost of one stored number that is added to many sums, in units of the accumulator's u.
 
         A sum that has been rounded has no bits below its last place, so that those which the number has there are rounded
         away alike wherever the totals have one exponent: in every other replicate, as some begin with that number.
         """
-        if (isinstance(summand, Simulated) and not summand.exact) or np.size(self.raise_to(summand)) == total[0].size:
+        if len(values) > 1 or values.size == total[0].size:  # computed, or not added to many
             return 0.0
         fmt, exponent = self.simulation.arithmetic.accumulator, np.frexp(total[0])[1]
         noise = self.simulation.uniform((self.simulation.replicates - 1, *total.shape[1:]))

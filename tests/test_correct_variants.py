@@ -93,6 +93,11 @@ def test_the_long_run_counts_what_it_judged(capsys, tmp_path):
     assert {row[header.index("examples")] for row in rows} == {"4"}
 
 
+def test_the_long_run_of_all_may_be_bounded(capsys):
+    assert main(["--examples", "4", "--minutes", "0.02", "--workers", "1"]) == 0
+    assert "0 refusals in " in capsys.readouterr().out
+
+
 def test_the_long_run_cannot_be_recorded_nowhere(capsys, tmp_path):
     with pytest.raises(SystemExit):
         main(["--record", str(tmp_path / "missing" / "variants.csv")])
