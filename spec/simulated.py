@@ -14,7 +14,7 @@ Replicate 0 is unperturbed (float64). After each operation every other replicate
 - where terms are equal, so are their rounding errors, as far as the partial sums keep their exponent: for groups
   of m equal terms the variance is Σm² / Σm times as large, and what goes beyond the above is common to the replicate;
 - truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate, and n·u of how far the
-  partial sums wander;
+  partial sums wander, n being the additions, and one more where the products do not fit the accumulator;
 - operands of products: rounded first, where the declared operand format is coarser than theirs;
 - below the smallest normal number: half the subnormal spacing, absolute; or 0, where the arithmetic flushes;
 - beyond the largest number: infinity.
@@ -219,9 +219,8 @@ class Simulated(NumberArray):
             return self.wrap(self._maximum(*values), *inputs)
         result = ufunc(*values)
         if ufunc in _FUNCTIONS:
-            self.simulation.first_order &= _is_linear(
-                ufunc, result, self.simulation.u(self.simulation.arithmetic.intermediates)
-            )
+            u = self.simulation.u(self.simulation.arithmetic.intermediates)
+            self.simulation.first_order &= _is_linear(ufunc, result, u) and self._stays_saturated(ufunc, values[0], u)
             return self._evaluated(ufunc, values[0], result)
         if ufunc not in _ROUNDED:
             return NotImplemented
@@ -237,6 +236,21 @@ class Simulated(NumberArray):
         stored = self._stored(scaled.values, np.zeros(()), fmt)
         stored.before = scaled.before
         return stored
+
+    def _stays_saturated(self, function: np.ufunc, z: np.ndarray, u: float) -> bool:
+        """Whether e^z that is lost beside 1, and tanh z that is ± 1, are so whatever the noise in z: replicates that show
+        none of it are no sign that there is none, as of two scores 10¹¹ apart, each of which 10¹⁰ may be lost of.
+        """
+        if len(z) == 1 or function is np.log:
+            return True
+        logistic = function is np.exp  # as which eᶻ counts: 0 where it is lost beside 1, 1 where 1 is lost beside it
+        saturated = np.abs(z[0]) > -np.log(u) * (1.0 if logistic else 0.5)
+        if not np.any(saturated):
+            return True
+        reach = UNDECIDED_WITHIN * _root_mean_square(z[1:] - z[:1]) / self.simulation.reduction
+        nearest = np.maximum(np.abs(z[0]) - reach, 0.0)
+        left = 1 / (1 + np.exp(nearest)) if logistic else 1 - np.tanh(nearest)
+        return not np.any(saturated & (left > LINEAR_WITHIN))
 
     def _evaluated(self, function: np.ufunc, argument: np.ndarray, result: np.ndarray) -> "Simulated":
         """A library function's error, in part its own for every element, in part common to the replicate."""
@@ -279,9 +293,11 @@ class Simulated(NumberArray):
         if np.any(np.abs(total[0]) < count[0] * lost):  # terms may underflow, each losing this much
             deviation = np.hypot(deviation, HEADROOM * np.sqrt(3) * lost * count)
         more: Any = 0.0
-        if not self._sums_exactly(_bits(a0) + _bits(b0), max(a0.shape[-1], 1), a_, b_):
+        bits = _bits(a0) + _bits(b0)
+        if not self._sums_exactly(bits, max(a0.shape[-1], 1), a_, b_):
             more = (_repetition(a0, -1) - 1) * (_repetition(b0, -2) - 1) / np.maximum(terms.additions, 1)
-        result = self._summed(total, terms, deviation, repetition=more)
+        cuts = count if bits > fmt.p else terms.additions  # the first product is cut off, too, where it does not fit
+        result = self._summed(total, terms, deviation, cuts=cuts, repetition=more)
         if self._may_overflow(unit_a * unit_b * np.max(count, initial=0)):
             result._overflow_underway(np.abs(a0) @ np.abs(b0))
         return result
@@ -315,7 +331,7 @@ class Simulated(NumberArray):
         more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(least / unit)))
         counted = Terms(na, ra).additions * va[:1] + Terms(nb, rb).additions * vb[:1]
         shared = 0.0 if stored else sum(self._shared(total, values) for values in (va, vb))
-        return self._summed(total, terms, more, counted, shared=shared)
+        return self._summed(total, terms, more, counted=counted, shared=shared)
 
     def _shared(self, total: np.ndarray, values: np.ndarray) -> Any:
         """What is lost of one stored number that is added to many sums, in units of the accumulator's u.
@@ -338,13 +354,15 @@ class Simulated(NumberArray):
         total: np.ndarray,
         terms: "Terms",
         deviation: np.ndarray,
+        cuts: np.ndarray | None = None,
         counted: np.ndarray | None = None,
         repetition: Any = 0.0,
         shared: Any = 0.0,
     ) -> "Simulated":
         """An open sum: noise of this standard deviation, HEADROOM · √3/u of the accumulator; then the rounding of sums.
 
-        `counted` is the part of what truncation loses that the summands, being sums themselves, have lost already;
+        `cuts` is how often truncation cuts off, where that is not once for each addition; `counted` the part of what it
+        loses that the summands, being sums themselves, have lost already;
         `repetition` is how many times the variance comes again, in common, because terms are equal; `shared` is noise that
         elements have in common already.
         """
@@ -357,9 +375,11 @@ class Simulated(NumberArray):
             common = simulation.common("equal terms", total.ndim - 1) * u
             noise = noise + common * deviation * np.sqrt(repetition)
         if arithmetic.rounding == "truncate":
-            loss = terms.additions * total[:1] * (1 + simulation.common("truncate", total.ndim - 1)) / 2
+            cuts = terms.additions if cuts is None else cuts
+            size = np.sign(total[:1]) * np.maximum(np.abs(total[:1]), fmt.smallest_normal)  # below it ulps are as large
+            loss = cuts * size * (1 + simulation.common("truncate", total.ndim - 1)) / 2
             if counted is None:  # partial sums wander while the total may cancel: a bridge of variance n²·Σpᵢ²/12
-                loss = loss + simulation.normal(noise.shape) * terms.additions * terms.root / np.sqrt(12)
+                loss = loss + simulation.normal(noise.shape) * cuts * terms.root / np.sqrt(12)
             else:
                 loss = loss - counted / 2
             noise = noise - simulation.u(fmt) * loss

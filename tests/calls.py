@@ -1,6 +1,6 @@
 """Calls: what an implementation answers to one, and to several in turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from zlib import crc32
@@ -10,12 +10,12 @@ import numpy as np
 from ..impls import Backend
 from ..spec import Arithmetic, Operation
 from ..spec.certified import Undecided
-from .cases import Case, Drawn
+from .cases import ACTIVATIONS, Case, Drawn
 from .judge import Expectation, Judgement, judge_all, sensitivity
 from .latest import Latest
 from .oracle import expect, trivial_answers
 
-TURNS = 2 * ("A, in place", "B, in place", "B", "A")
+TURNS = 2 * ("A, in place", "B, in place", "B", "C", "A")
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,15 @@ def stateless(backend: Backend, dtype: str, case: Case) -> Judgement:
     """An answer depends on the arguments of its call alone, and no other call changes it.
 
     A and B, which are alike but for their numbers, take turns: each in arrays of its own, and both in the same arrays,
-    whose numbers change in place. So is found what remembers an argument by its address or its shape, and what returns
-    the same memory more than once.
+    whose numbers change in place; and, between them, C, of other parameters. So is found what remembers an argument by its
+    address or its shape, what returns the same memory more than once, and a workspace whose key lacks a parameter.
     """
-    other = replace(case, seed=case.seed ^ 1)
-    shared, drawn = case.draw(dtype), {"A": case.draw(dtype), "B": other.draw(dtype)}
+    cases = {"A": case, "B": replace(case, seed=case.seed ^ 1), "C": _sibling(case, backend.parameters(case.operation))}
+    shared, drawn = case.draw(dtype), {which: one.draw(dtype) for which, one in cases.items()}
     inputs = shared.arrays + shared.cotangents
     calls = Call.each(backend, dtype, case.operation)
     try:
-        expected = {
-            which: [call.expect(one, drawn[which]) for call in calls] for which, one in (("A", case), ("B", other))
-        }
+        expected = {which: [call.expect(one, drawn[which]) for call in calls] for which, one in cases.items()}
     except Undecided as kink:
         return Judgement("inconclusive", reason=str(kink))
     answers: list[tuple[str, list[np.ndarray], list[np.ndarray]]] = []
@@ -137,6 +135,21 @@ def stateless(backend: Backend, dtype: str, case: Case) -> Judgement:
         if any(a.tobytes() != b.tobytes() for a, b in zip(own, copies, strict=True)):
             return Judgement("fail", np.inf, f"{what}: a later call changed what this one had returned")
     return Judgement("pass", worst)
+
+
+def _sibling(case: Case, may: Collection[str]) -> Case:
+    """A case whose workspace may look like this one's: of an image as large as this one is with its padding, which it has
+    none of; without the mask, or with one; with another activation."""
+    sizes, parameters = dict(case.sizes), dict(case.parameters)
+    if "padding" in parameters:
+        for axis, padding in zip("HW", parameters.pop("padding"), strict=True):
+            sizes[axis] += 2 * padding
+    if "activation" in parameters:
+        parameters["activation"] = next(a for a in ACTIVATIONS if a != parameters["activation"])
+    mask = case.mask
+    if "mask" in may:
+        mask = "random" if case.mask == "none" else "none"
+    return replace(case, sizes=sizes, parameters=parameters, mask=mask, seed=case.seed ^ 2)
 
 
 def _overwrite(target: Drawn, source: Drawn) -> None:

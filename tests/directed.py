@@ -21,6 +21,7 @@ LINES = {
         N=1 I=1 O=65|129 activation=tanh
         N=4 I=4 O=4 activation=relu|sigmoid|tanh
         N=4 I=3 O=4 activation=relu values=zeros
+        N=64 I=2 O=64 activation=relu values=faint
         N=32 I=64 O=32 activation=relu|tanh
         N=70 I=1000 O=1
         """,
@@ -28,6 +29,7 @@ LINES = {
         N=1|2|9|25|49|65|97|129|257|1025|4097 O=1
         N=1|3 O=2|9|25|49|65|97|129|257|1025
         N=16|33|64 O=16|64
+        N=4 O=3 values=close|brim|far
         N=70 O=1000
         """,
     "softmax": """
@@ -84,8 +86,9 @@ LINES = {
         T=2 N=2 I=3 H=4 O=1|17|25|33|65|129
         T=2 N=1 I=1 H=97|129 O=1
         T=4 N=3 I=4 H=4 O=4 activation=relu|sigmoid|identity
-        T=3 N=2 I=2 H=3 O=2 values=zeros seed=2
+        T=3 N=2 I=2 H=3 O=2 values=zeros seed=2|7|18
         T=3 N=2 I=2 H=3 O=3 activation=relu values=zeros
+        T=1 N=64 I=2 H=64 O=1 activation=relu values=faint
         T=2 N=33 I=1000 H=1 O=1
         """,
     "lstm": """
@@ -96,7 +99,7 @@ LINES = {
         T=3 N=2 I=2 H=17|25|33|65
         T=2 N=1 I=1 H=97|129
         T=4 N=3 I=4 H=4
-        T=3 N=2 I=2 H=3 values=zeros seed=2|20
+        T=3 N=2 I=2 H=3 values=zeros seed=2|20|23|29
         T=2 N=33 I=1000 H=1
         """,
     "attention": """
@@ -104,7 +107,7 @@ LINES = {
         B=2 H=1|9 M=4 S=3 D=3 E=4
         B=1 H=1 M=33|65|97|129|257 S=3 D=2 E=2
         B=1 H=1 M=1 S=1|33|65|97|129|257|1025 D=2 E=3
-        B=1 H=1 M=2 S=1|65|1025 D=2 E=3
+        B=1 H=1 M=2 S=1|1025 D=2 E=3
         B=1 H=1 M=3 S=4 D=17|33|65|129|256 E=2
         B=1 H=1 M=3 S=4 D=2 E=17|33|65|129|256
         B=1 H=1 M=33 S=33 D=4|16 E=4 causal=True
@@ -116,7 +119,7 @@ LINES = {
         B=2 H=2 M=5 S=5 D=4 E=4 causal=True mask=none:B:H|random:B:H|empty_rows:1:1
         B=2 H=3 M=5 S=7 D=4 E=4 mask=random:B:H|random:1:H|random:B:1|empty_rows:B:H|full:1:1
         B=1 H=2 M=3 S=65 D=4 E=4 mask=random:B:H
-        B=1 H=2 M=3 S=97 D=4 E=4 mask=first_block:B:H
+        B=1 H=2 M=3 S=97 D=4 E=4 values=normal|lowest mask=first_block:B:H
         B=1 H=1 M=1 S=1030 D=64 E=1
         """,
     "multihead_attention": """
@@ -134,7 +137,7 @@ LINES = {
         """,
 }
 """Of each operation, a line for many cases: | separates what each of them has one of. Where a seed is said it is one with
-which a state is 0."""
+which a state is 0, or the cotangent of an output."""
 
 
 @cache
@@ -153,12 +156,13 @@ BASES = {
     "rnn": "T=1|3 N=1|2 I=3 H=4 O=5",
     "lstm": "T=1|3 N=1|2 I=3 H=4",
     "attention": """
-        B=1|2 H=2 M=1|5 S=5 D=4 E=3
-        B=1 H=2 M=1 S=5 D=4 E=4
+        B=1|2 H=2 M=5 S=5 D=4 E=3
+        B=1|2 H=2 M=1 S=5 D=4 E=4
         """,
     "multihead_attention": """
         B=2 M=5 S=5 F=4 h=2 d_k=3 d_v=2
-        B=1|2 M=1|5 S=5 F=4 h=2 d_k=2 d_v=2
+        B=1|2 M=1 S=5 F=4 h=2 d_k=2 d_v=2
+        B=1 M=5 S=5 F=4 h=2 d_k=2 d_v=2
         """,
 }
 """Of each operation, what is laid out in every way."""
@@ -180,6 +184,27 @@ def laid_out(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
     room = min(len(moderate), max(0, MOST_LAID_OUT - len(small)))
     chosen = [moderate[n * len(moderate) // room] for n in range(room)]
     return (*small, *(replace(case, layout=layout) for case, layout in zip(chosen, itertools.cycle(layouts))))
+
+
+SMALL = {
+    "dense": "N=4 I=5 O=3",
+    "mse": "N=4 O=5",
+    "softmax": "N=3 M=1|97",
+    "conv2d": "N=2 H=5 W=4 C=3 kH=2 kW=3 O=2",
+    "maxpool2d": "N=2 H=9 W=8 C=2 window=2x2|3x3",
+    "rnn": "T=3 N=2 I=3 H=4 O=5",
+    "lstm": "T=3 N=2 I=3 H=4",
+    "attention": "B=2 H=2 M=5 S=6 D=4 E=3",
+    "multihead_attention": "B=2 M=5 S=6 F=4 h=2 d_k=3 d_v=2",
+}
+"""Of each operation, what NaN and infinities are put into."""
+
+
+@cache
+def small(operation: str, seeds: int) -> tuple[Case, ...]:
+    """Each of the small cases with each of so many seeds."""
+    op = OPERATIONS[operation]
+    return tuple(Case.parse(op, f"{words} seed={n}") for words in _words(SMALL[operation]) for n in range(seeds))
 
 
 def _words(lines: str) -> Iterator[str]:

@@ -92,7 +92,9 @@ class Statistics:
             return f"bias: the errors lean {way} zero, {times:.3g} times as far as replicates do (allowed {factor:.3g})"
         rms = np.sqrt(self.energy / self.n)
         # Of few elements one alone may be as far out as elements may be; a root mean square of one is allowed in any case.
-        allowed = max(float(np.mean(rms[1:]) + factor * np.std(rms[1:], ddof=1)), factor / np.sqrt(self.n), 1.0)
+        # Where the storage's rounding is all there is, replicates are equal, and the deviation is that of uniform errors.
+        deviation = max(float(np.std(rms[1:], ddof=1)), np.sqrt(1 / 5 / self.n))
+        allowed = max(float(np.mean(rms[1:])) + factor * deviation, factor / np.sqrt(self.n), 1.0)
         if rms[0] > allowed:
             return f"RMS: the errors' root mean square is {rms[0]:.3g} times the expected one (allowed {allowed:.3g})"
         return ""
@@ -206,7 +208,7 @@ class Expectation:
         use[np.unique(mantissa, return_index=True)[1]] = True
         use = use.reshape(error.shape) & finite & (self.scale > 0) & np.isfinite(self.scale)
         if not hasattr(self, "_replicates"):
-            object.__setattr__(self, "_replicates", replicate_errors(self.population, self.rng))
+            object.__setattr__(self, "_replicates", replicate_errors(self.population, self.rng, self.truth))
         z = np.where(use, np.concatenate([error[None], self._replicates]) / np.where(use, self.scale, 1.0), 0.0)
         z = np.clip(np.where(np.isfinite(z), z, 0.0), -1e30, 1e30).reshape(len(z), -1)  # squares stay finite
         return Statistics(z @ np.sign(self.truth.high).reshape(-1), np.sum(z * z, axis=1), int(np.count_nonzero(use)))
@@ -247,12 +249,25 @@ def rounding(m: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
     return np.where(np.abs(m) < 2 * fmt.smallest_normal, 2 * fmt.smallest_normal, half) if arithmetic.flush else half
 
 
-def replicate_errors(population: Simulated, rng: np.random.Generator) -> np.ndarray:
-    """Each perturbed replicate's error, the storage's rounding included: [K − 1, *shape]."""
-    errors = population.deviations()
+def replicate_errors(population: Simulated, rng: np.random.Generator, truth: Ball | None = None) -> np.ndarray:
+    """Each perturbed replicate's error, the storage's rounding included: [K − 1, *shape].
+
+    That is random; or, where the truth is given, the nearest number is known. It need not be as often above as below:
+    all products with 1 + 2u are rounded down, whose other factor is below 1.5.
+    """
+    arithmetic, errors = population.simulation.arithmetic, population.deviations()
     if population.exact:
         return errors
-    return errors + rounding(population.values[0], population.simulation.arithmetic) * rng.uniform(-1, 1, errors.shape)
+    m = population.values[0] if truth is None else truth.high
+    half = rounding(m, arithmetic)
+    at_random = errors + half * rng.uniform(-1, 1, errors.shape)
+    if truth is None:
+        return at_random
+    beyond = (m - round_to(m, arithmetic.storage)) + truth.low
+    nearest = 2 * half * np.rint((beyond + errors) / (2 * half)) - beyond
+    flushed = arithmetic.flush & (np.abs(m) < 2 * arithmetic.storage.smallest_normal)
+    unknown = half < np.finfo(float).smallest_normal  # where float64 ends, how much lies beyond is lost
+    return np.where(flushed | unknown, at_random, nearest)
 
 
 def judge_all(expectations: Sequence[Expectation], got: Any, trivial: tuple[tuple[str, ...], str]) -> Judgement:

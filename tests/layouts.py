@@ -2,7 +2,7 @@
 
 import numpy as np
 
-LAYOUTS = ("plain", "transposed", "reversed", "sliced", "offset", "broadcast", "mixed", "packed", "shared")
+LAYOUTS = ("plain", "transposed", "reversed", "sliced", "cropped", "offset", "broadcast", "mixed", "packed", "shared")
 TOGETHER = LAYOUTS[-2:]  # of several arrays, not of each
 BAND = 64  # poisoned elements before and behind each array
 
@@ -10,14 +10,17 @@ BAND = 64  # poisoned elements before and behind each array
 def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndarray:
     """The same numbers in a memory layout, with NaN (True for masks) in whatever lies between and around them.
 
-    "reversed" is half the time a view of an array of its shape, with nothing around it, for which it must not be taken;
-    "broadcast" has axes of stride 0, along which it repeats the first numbers; "mixed" has its axes in any order in
-    memory, any of them backwards or with gaps, each array in its own way.
+    "transposed" leaves one array in three as it is, as a weight may be transposed alone; "reversed" is half the time a view
+    of an array of its shape, with nothing around it, for which it must not be taken; "cropped" is a part of an array that
+    is larger along all axes or all but the last; "broadcast" has axes of stride 0, along which it repeats the first numbers;
+    "mixed" has its axes in any order in memory, any of them backwards or with gaps, each array in its own way.
     """
     poison = _poison(array)
     if array.ndim == 0 or layout in ("plain", *TOGETHER):
         return plain(array)
     if layout == "transposed":
+        if rng.random() < 1 / 3:
+            return plain(array)
         return _guarded(array.T.shape, array.dtype, poison, array.T).T
     if layout == "reversed":
         flip = (slice(None, None, -1),) * array.ndim
@@ -28,6 +31,8 @@ def lay_out(array: np.ndarray, layout: str, rng: np.random.Generator) -> np.ndar
         wide = _guarded((*array.shape[:-1], 2 * array.shape[-1]), array.dtype, poison)
         wide[..., ::2] = array
         return wide[..., ::2]
+    if layout == "cropped":
+        return _cropped(array, poison, rng)
     if layout == "broadcast":
         return _broadcast(array, poison, rng)
     if layout == "mixed":
@@ -63,6 +68,18 @@ def plain(array: np.ndarray) -> np.ndarray:
 
 def _poison(array: np.ndarray) -> float | bool:
     return True if array.dtype == bool else np.nan
+
+
+def _cropped(array: np.ndarray, poison, rng: np.random.Generator) -> np.ndarray:
+    """One to six elements are left out of every axis; of the last, half the time, none."""
+    before, behind = rng.integers(0, 4, (2, array.ndim))
+    behind += before + behind == 0
+    if array.ndim > 1 and rng.random() < 0.5:
+        before[-1] = behind[-1] = 0
+    wide = _guarded(tuple(int(n) for n in array.shape + before + behind), array.dtype, poison)
+    crop = wide[tuple(slice(int(b), int(b) + n) for b, n in zip(before, array.shape, strict=True))]
+    crop[...] = array
+    return crop
 
 
 def _broadcast(array: np.ndarray, poison, rng: np.random.Generator) -> np.ndarray:

@@ -397,6 +397,29 @@ def test_a_kink_that_noise_decides_is_decided_both_ways(storage):
     assert dx.spread()[0, 0] == pytest.approx(3 * np.sqrt(np.mean(closed)), rel=1e-3), "the whole branch"
 
 
+@pytest.mark.parametrize(("gap", "linear"), [(100, False), (2000, True)])
+def test_scores_that_noise_may_not_tell_apart_are_no_first_order(gap, linear):
+    """10⁴ and 100 less, where bfloat16 steps by 64: few replicates show that either may be the larger one, or both
+    the same, or none does. Where the difference is large against what is lost, e to its power is 0 for sure."""
+    arithmetic = Arithmetic("bfloat16", intermediates="bfloat16")
+    q, k = np.array([[100.0, 1.0]]), np.array([[100.0, 0.0], [100.0, -float(gap)]])
+    judged = [Simulation(arithmetic, seed=seed) for seed in range(40)]
+    for simulation in judged:
+        simulation.evaluate(lambda q, k: softmax(q @ k.mT), (q, k), {})
+    assert {s.first_order for s in judged} == {linear}
+
+
+def test_truncation_cuts_off_the_first_product_where_it_does_not_fit():
+    """x y alone: in float32 it loses up to an ulp towards zero; with few bits, nothing."""
+    truncating = Arithmetic("float32", rounding="truncate")
+    rng = np.random.default_rng(0)
+    for bits, cut in ((24, True), (8, False)):
+        x, y = (np.ldexp(np.rint(rng.uniform(2 ** (bits - 1), 2**bits, shape)), -bits) for shape in ((1, 1), (1, 400)))
+        (product,) = Simulation(truncating).evaluate(np.matmul, (x, y), {})
+        leaning = np.mean(product.deviations() / product.values[0], axis=-1) * 2.0**24
+        assert np.all(leaning < 0.1) and (np.mean(leaning) < -0.3) == cut
+
+
 def test_what_overflows_on_the_way_decides_no_comparison():
     """1 + 180 000 − 180 000 is positive, and no number in float16: either branch may be taken."""
     simulation = Simulation(Arithmetic("float16", "float16", accumulator="float16"))

@@ -83,6 +83,19 @@ def _brim(rng, slot):
     return x * np.sqrt(brim * slot.fmt.largest / np.sum(x * x)) if slot.special else x
 
 
+def _far(rng, slot):
+    """Arrays so far apart that their difference overflows, if what is between has a wider range; else as far as twice it
+    does not."""
+    x, far = 1 + 0.2 * rng.random(slot.shape), 0.7 if slot.fmt.e_max < format_of("float32").e_max else 0.2
+    return (
+        x
+        * far
+        * slot.fmt.largest
+        * np.random.default_rng(0).choice([-1.0, 1.0], slot.shape)
+        * (-1 if slot.special else 1)
+    )
+
+
 def _mixed(rng, slot):
     """Magnitudes over a factor of 10⁶, of 64 in 16 bits."""
     exponent = 10 if slot.fmt.p >= 24 else 3
@@ -137,6 +150,7 @@ VALUES: dict[str, Callable[..., np.ndarray]] = {
     "small": _small,
     "close": _close,
     "brim": _brim,
+    "far": _far,
     "faint": _faint,
     "lowest": _lowest,
     "loud": _normal,
@@ -150,6 +164,7 @@ COTANGENTS: dict[str, Callable[..., np.ndarray]] = {
     "zeros": VALUES["zeros"],
     "loud": _scaled(0.5),
     "quiet": _scaled(-0.7),
+    "far": _scaled(-0.2),
 }
 """How cotangents are drawn, where not as normal numbers: beside a loss that is scaled, say."""
 
@@ -160,8 +175,8 @@ FLAT = ("huge", "offset", "large")
 STEEP_SCORES = (*FLAT, "mixed", "saturating")
 """What projections would turn into logits so large that the rounding of the projections decides between them."""
 
-OF_DIFFERENCES = ("close", "brim")
-"""Of the sum of squared differences."""
+OF_DIFFERENCES = ("close", "brim", "far")
+"""Of differences, and the sum of their squares."""
 
 OF_SCORES = ("lowest",)
 """Of what is exponentiated."""

@@ -41,6 +41,26 @@ def weight_of_one_channel_is_taken_for_contiguous(x, w, **parameters):
     return correct.conv2d(x, contiguous(w) if w.shape[2] == 1 else w, **parameters)
 
 
+@mutant("forward", "layout")
+def gaps_between_rows_of_one_channel_are_read(x, w, **parameters):
+    """At C = 1 the columns' stride is all that is looked at: an image that is cut out of a larger one passes for whole."""
+    packed = x.shape[3] == 1 and x.strides[2] == x.itemsize
+    return correct.conv2d(contiguous(x) if packed else x, w, **parameters)
+
+
+@mutant("gradient", "stateless")
+def border_of_the_call_before(x, w, dy, padding=(0, 0), **parameters):
+    """The padded image is kept, by its shape: after a call with less padding there are pixels where zeros should be."""
+    (N, H, W, C), (top, left) = x.shape, padding
+    image = _images.setdefault((N, H + 2 * top, W + 2 * left, C), np.zeros((N, H + 2 * top, W + 2 * left, C), x.dtype))
+    image[:, top : top + H, left : left + W] = x
+    dx, dw = correct.conv2d_vjp(image, w, dy, **parameters)
+    return dx[:, top : top + H, left : left + W], dw
+
+
+_images: dict = {}
+
+
 @mutant()
 def stride_of_the_rows_for_both_axes(x, w, stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
     """stride[0] twice; the result is cut or padded with its last column to the shape that was allocated."""

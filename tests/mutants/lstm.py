@@ -158,6 +158,13 @@ mutant.line(
 )
 
 
+@mutant("gradient")
+def nothing_to_do_without_dh(*arrays):
+    """Returns early where dh is 0, as if dc_T could not be anything else."""
+    gradients = correct.lstm_vjp(*arrays)
+    return gradients if np.any(arrays[-2]) else tuple(np.zeros_like(g) for g in gradients)
+
+
 @mutant("gradient", "finite_difference")
 def gradient_is_two_percent_short(*arrays):
     """Of every weight, for a judge that has the implementation's own forward alone."""

@@ -112,6 +112,13 @@ def gradient_of_the_mean(y_hat, y, dL):
 
 
 @mutant("gradient", dtype="float16")
+def difference_is_clamped(y_hat, y, dL):
+    """To what float16 holds, before a small dL would have made it fit."""
+    d = np.clip(y_hat.astype(np.float32) - y.astype(np.float32), -65504, 65504) * dL.astype(np.float32)
+    return d.astype(np.float16), (-d).astype(np.float16)
+
+
+@mutant("gradient", dtype="float16")
 def difference_is_rounded_first(y_hat, y, dL):
     """ŷ − y is rounded to float16 before dL multiplies it: rounded twice."""
     return tuple(a.astype(np.float16) for a in (dL * (y_hat - y), -dL * (y_hat - y)))

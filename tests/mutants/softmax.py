@@ -112,6 +112,14 @@ def nan_is_read_as_minus_infinity(x):
     return correct.softmax(np.where(np.isnan(x), -np.inf, x).astype(x.dtype))
 
 
+@mutant("forward", "special")
+def first_block_of_minus_infinity_is_nan(x):
+    """Online, in blocks of 32: −∞ − (−∞), where a row begins with a block of nothing else."""
+    p = correct.softmax(x)
+    p[np.isneginf(x[:, :32]).all(-1)] = np.nan
+    return p
+
+
 @mutant()
 def buffer_of_the_call_before(x):
     """A missing synchronisation: an equal call finds its result not yet written, and zeros in its place."""

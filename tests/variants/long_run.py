@@ -8,7 +8,7 @@ judged on the same examples. Another --seed draws other examples. --record adds 
 import argparse
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from . import REFUSED, VARIANTS, laws_of, name_of
 
 ROUND = 500
 PROPERTIES = ("forward", "gradient", "laws")
+NAMES = tuple(dict.fromkeys(v.name for v in VARIANTS))
 COLUMNS = ("variant", "dtype", "judged by", "examples", "by laws", "inconclusive", "refusals")
 
 
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, default=100_000, help="of each variant (default: %(default)s)")
     parser.add_argument("--op", action="append", choices=list(OPERATIONS), help="only this operation; repeatable")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="only in this dtype; repeatable")
+    parser.add_argument("--variant", action="append", choices=NAMES, metavar="NAME", help="only this one; repeatable")
     parser.add_argument("--property", action="append", choices=PROPERTIES, help="only by these; repeatable")
     parser.add_argument("--minutes", type=float, help="begin nothing more after so many minutes")
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
@@ -41,13 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--record: no such folder: {options.record.parent}")
     groups = [
         (property_, group)
-        for property_, group in together()
+        for property_, group in together(options.variant or NAMES)
         if VARIANTS[group[0]].operation in (options.op or OPERATIONS)
         and VARIANTS[group[0]].dtype in (options.dtype or DTYPES)
         and ("laws" if property_.startswith("law:") else property_) in (options.property or PROPERTIES)
     ]
     if not groups:
-        parser.error("no variant is of this operation and dtype and judged by this property")
+        parser.error("no such variant is of this operation and dtype and judged by this property")
     rounds = -(-options.examples // ROUND)
     size = min(options.examples, ROUND)
     tasks = ((group, property_, options.seed + r, size, r == 0) for r in range(rounds) for property_, group in groups)
@@ -85,10 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
     return int(bool(refused))
 
 
-def together() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Each property with the numbers of the variants that are judged by it on the same examples."""
+def together(names: Collection[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Each property with the numbers of those of the variants that are judged by it on the same examples."""
     groups: dict[tuple[str, str, str, Arithmetic], list[int]] = {}
     for n, v in enumerate(VARIANTS):
+        if v.name not in names:
+            continue
         arithmetic = v.make().arithmetic(v.operation, v.dtype, gradient=v.direction == "gradient")
         for property_ in (v.property, *laws_of(v)):
             groups.setdefault((property_, v.operation, v.dtype, arithmetic), []).append(n)

@@ -4,6 +4,8 @@ from zlib import crc32
 
 import numpy as np
 
+from ...spec import Arithmetic
+from ..mutants.coarse import product
 from ..planted import Planting
 from .widened import eager, widened
 
@@ -97,6 +99,26 @@ def gradient_split_over_the_rows(x, W, b, dy, activation="identity"):
     strips = [slice(n, n + 7) for n in reversed(range(0, len(x), 7))]
     dW = sum(x[s].T @ delta[s] for s in strips)
     return delta @ W.T, dW, sum(delta[s].sum(axis=0) for s in strips)
+
+
+def truncating(operation, dtype):
+    """Every partial sum is cut off, as tensor cores do."""
+    return Arithmetic(dtype, rounding="truncate")
+
+
+@dense_variant(arithmetic=truncating)
+def cut_off_after_every_addition_and_declared(x, W, b, activation="identity"):
+    """Towards zero, the products exact until they are added: the first of them, too."""
+    return phi(product(x, W) + b, activation)
+
+
+@dense_variant("gradient", arithmetic=truncating)
+def gradient_cut_off_after_every_addition_and_declared(x, W, b, dy, activation="identity"):
+    """The same of δ Wᵀ, xᵀ δ and Σ δ."""
+    y = phi(product(x, W) + b, activation)
+    slope = {"identity": np.ones_like(y), "relu": (y > 0).astype(y.dtype), "tanh": 1 - y * y, "sigmoid": y * (1 - y)}
+    delta = dy * slope[activation]
+    return product(delta, W.T), product(x.T, delta), product(np.ones((1, len(x)), x.dtype), delta)[0]
 
 
 @mse_variant()
