@@ -12,7 +12,8 @@ Replicate 0 is unperturbed (float64). After each operation every other replicate
   accumulator may have started at b; unless sums are stored in a coarser format, which x W is, too, before b is added;
 - one stored number that is added to many sums, a bias, loses the same bits in all whose totals have one exponent;
 - where terms are equal, so are their rounding errors, as far as the partial sums keep their exponent: for groups
-  of m equal terms the variance is Σm² / Σm times as large, and what goes beyond the above is common to the replicate;
+  of m equal terms the variance is Σm² / Σm times as large, and what goes beyond the above is common to the replicate,
+  also of what is added to them, a bias perhaps, from which the sum may have started;
 - truncating accumulation: besides, a loss of up to n·u of the sum, common to the replicate, and n·u of how far the
   partial sums wander, n being the additions, and one more where the products do not fit the accumulator;
 - operands of products: rounded first, where the declared operand format is coarser than theirs;
@@ -192,10 +193,11 @@ class Simulated(NumberArray):
         total = np.sum(self.values, axis=axis, keepdims=keepdims)
         count = np.count_nonzero(first, axis=axis, keepdims=keepdims)
         unit = _unit(first)
-        terms = Terms(count, unit * np.sqrt(np.sum(np.square(first / unit), axis=axis, keepdims=keepdims)))
         exactly = self._sums_exactly(_bits(first), np.max(count, initial=1), self.values)
         more = 0.0 if exactly else _repetition(first, axis, keepdims) - 1
-        result = self._summed(total, terms, terms.deviation(total[:1]), repetition=more)
+        root = unit * np.sqrt(np.sum(np.square(first / unit), axis=axis, keepdims=keepdims))
+        terms = Terms(count, root, np.broadcast_to(more, count.shape))
+        result = self._summed(total, terms, terms.deviation(total[:1]))
         if self._may_overflow(unit * np.max(count, initial=0)):
             result._overflow_underway(np.sum(np.abs(first), axis=axis, keepdims=keepdims))
         return result
@@ -284,7 +286,11 @@ class Simulated(NumberArray):
         a0, b0 = a_[:1], b_[:1]
         unit_a, unit_b = _unit(a0), _unit(b0)
         count = (a0 != 0).astype(np.float64) @ (b0 != 0).astype(np.float64)
-        terms = Terms(count, unit_a * unit_b * np.sqrt(np.square(a0 / unit_a) @ np.square(b0 / unit_b)))
+        bits, more = _bits(a0) + _bits(b0), np.zeros(())
+        if not self._sums_exactly(bits, max(a0.shape[-1], 1), a_, b_):
+            more = (_repetition(a0, -1) - 1) * (_repetition(b0, -2) - 1) / np.maximum(count - 1, 1)
+        root = unit_a * unit_b * np.sqrt(np.square(a0 / unit_a) @ np.square(b0 / unit_b))
+        terms = Terms(count, root, np.broadcast_to(more, count.shape))
         total = a_ @ b_
         deviation = np.hypot(HEADROOM * terms.root, terms.deviation(total[:1]))
         fmt = self.simulation.arithmetic.accumulator
@@ -292,12 +298,8 @@ class Simulated(NumberArray):
         lost = fmt.smallest_normal / fmt.u if self.simulation.arithmetic.flush else fmt.tiny / fmt.u / 2
         if np.any(np.abs(total[0]) < count[0] * lost):  # terms may underflow, each losing this much
             deviation = np.hypot(deviation, HEADROOM * np.sqrt(3) * lost * count)
-        more: Any = 0.0
-        bits = _bits(a0) + _bits(b0)
-        if not self._sums_exactly(bits, max(a0.shape[-1], 1), a_, b_):
-            more = (_repetition(a0, -1) - 1) * (_repetition(b0, -2) - 1) / np.maximum(terms.additions, 1)
         cuts = count if bits > fmt.p else terms.additions  # the first product is cut off, too, where it does not fit
-        result = self._summed(total, terms, deviation, cuts=cuts, repetition=more)
+        result = self._summed(total, terms, deviation, cuts=cuts)
         if self._may_overflow(unit_a * unit_b * np.max(count, initial=0)):
             result._overflow_underway(np.abs(a0) @ np.abs(b0))
         return result
@@ -317,19 +319,25 @@ class Simulated(NumberArray):
         stored = arithmetic.sums.p < arithmetic.accumulator.p
         for x in (a, b):
             if isinstance(x, Simulated) and x.terms and not stored:
-                summands += [x.values if x.before is None else x.before, x.terms.number, x.terms.root]
+                summands += [x.values if x.before is None else x.before, *x.terms]
             else:
                 values = self.raise_to(x)
-                summands += [values, (values[:1] != 0).astype(np.float64), np.abs(values[:1])]
-        va, na, ra, vb, nb, rb = align(*summands, lead=1)
+                summands += [
+                    values,
+                    (values[:1] != 0).astype(np.float64),
+                    np.abs(values[:1]),
+                    np.zeros_like(values[:1]),
+                ]
+        va, na, ra, pa, vb, nb, rb, pb = align(*summands, lead=1)
         total = ufunc(va, vb)
-        terms, first = Terms(na + nb, np.hypot(ra, rb)), total[:1]
-        known = np.hypot(Terms(na, ra).deviation(va[:1]), Terms(nb, rb).deviation(vb[:1]))
+        together = (na * (1 + pa) + nb * (1 + pb)) / np.maximum(na + nb, 1)
+        terms, first = Terms(na + nb, np.hypot(ra, rb), np.maximum(together - 1, 0)), total[:1]
+        known = np.hypot(Terms(na, ra, pa).deviation(va[:1]), Terms(nb, rb, pb).deviation(vb[:1]))
         least = HEADROOM * first
         with_all = np.maximum(terms.deviation(first), np.abs(least))
         unit = _unit(with_all)
         more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(least / unit)))
-        counted = Terms(na, ra).additions * va[:1] + Terms(nb, rb).additions * vb[:1]
+        counted = Terms(na, ra, pa).additions * va[:1] + Terms(nb, rb, pb).additions * vb[:1]
         shared = 0.0 if stored else sum(self._shared(total, values) for values in (va, vb))
         return self._summed(total, terms, more, counted=counted, shared=shared)
 
@@ -356,24 +364,21 @@ class Simulated(NumberArray):
         deviation: np.ndarray,
         cuts: np.ndarray | None = None,
         counted: np.ndarray | None = None,
-        repetition: Any = 0.0,
         shared: Any = 0.0,
     ) -> "Simulated":
         """An open sum: noise of this standard deviation, HEADROOM · √3/u of the accumulator; then the rounding of sums.
 
         `cuts` is how often truncation cuts off, where that is not once for each addition; `counted` the part of what it
-        loses that the summands, being sums themselves, have lost already;
-        `repetition` is how many times the variance comes again, in common, because terms are equal; `shared` is noise that
-        elements have in common already.
+        loses that the summands, being sums themselves, have lost already; `shared` is noise that elements have in common.
         """
         simulation, arithmetic = self.simulation, self.simulation.arithmetic
         fmt = arithmetic.accumulator
         u = simulation.u(fmt) / HEADROOM
         noise = simulation.normal((simulation.replicates - 1, *total.shape[1:])) * (u / np.sqrt(3) * deviation)
         noise = noise + simulation.u(fmt) * shared
-        if np.any(repetition):
+        if np.any(terms.repetition):
             common = simulation.common("equal terms", total.ndim - 1) * u
-            noise = noise + common * deviation * np.sqrt(repetition)
+            noise = noise + common * deviation * np.sqrt(terms.repetition)
         if arithmetic.rounding == "truncate":
             cuts = terms.additions if cuts is None else cuts
             size = np.sign(total[:1]) * np.maximum(np.abs(total[:1]), fmt.smallest_normal)  # below it ulps are as large
@@ -455,10 +460,12 @@ class Simulated(NumberArray):
 
 
 class Terms(NamedTuple):
-    """The terms of a sum: how many are not zero, and the root of their sum of squares; arrays [1, *shape]."""
+    """The terms of a sum: how many are not zero, the root of their sum of squares, and how many times the variance of
+    the rounding errors comes again, in common, because terms are equal; arrays [1, *shape]."""
 
     number: np.ndarray
     root: np.ndarray
+    repetition: np.ndarray
 
     def deviation(self, total: np.ndarray) -> np.ndarray:
         """Standard deviation of the partial sums' rounding errors, times HEADROOM · √3/u."""

@@ -162,10 +162,11 @@ BASES = {
     "multihead_attention": """
         B=2 M=5 S=5 F=4 h=2 d_k=3 d_v=2
         B=1|2 M=1 S=5 F=4 h=2 d_k=2 d_v=2
-        B=1 M=5 S=5 F=4 h=2 d_k=2 d_v=2
+        B=1 M=5 S=5 F=4 h=2 d_k=2 d_v=2 seed=106
         """,
 }
-"""Of each operation, what is laid out in every way."""
+"""Of each operation, what is laid out in every way. Where a seed is said it is one with which, of arrays that are shared,
+query, key and value are one, and their weights are not."""
 
 MOST_LAID_OUT = 40
 
@@ -177,7 +178,7 @@ def laid_out(operation: str, may: tuple[str, ...]) -> tuple[Case, ...]:
     op = OPERATIONS[operation]
     layouts = [layout for layout in LAYOUTS[1:] if fits(op, layout)]
     small = [
-        Case.parse(op, f"{words} layout={layout} seed={n}")
+        Case.parse(op, f"seed={n} {words} layout={layout}")
         for n, (words, layout) in enumerate(itertools.product(_words(BASES[operation]), layouts))
     ]
     moderate = [case for case in directed(operation, may) if largest_array(op, case.sizes) <= MOST_ELEMENTS]

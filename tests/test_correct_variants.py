@@ -18,7 +18,7 @@ EXAMPLES = 40  # a short run; the long one has ten thousands
 # equal weights that blocks of keys round each in their own way, when all replicates had equal errors of equal numbers;
 # half of a subnormal cotangent, when powers of two cost nothing anywhere; a bias that thousands of rows lost the same of;
 # weights that were scaled to just below a power of two, where products round one way; and one factor of all products that
-# is as near one by chance.
+# is as near one by chance; equal terms that are added to a bias.
 ONCE_REFUSED = [
     ("jacobian_multiplied_out", "float32", "N=32 M=63 values=mixed layout=plain seed=13650"),
     ("two_passes_summed_backwards", "float32", "N=31 M=63 values=ties layout=plain seed=1922"),
@@ -52,6 +52,16 @@ ONCE_REFUSED = [
         "conv_in_float32",
         "float16",
         "N=1 H=1 W=1 C=1 kH=1 kW=1 O=257 values=negative layout=plain seed=3507",
+    ),
+    (
+        "one_term_after_another_from_the_bias",
+        "float32",
+        "N=7 I=15 O=3 activation=tanh values=small layout=broadcast seed=115",
+    ),
+    (
+        "one_term_after_another_from_the_bias",
+        "float32",
+        "N=33 I=63 O=5 values=normal layout=broadcast seed=12",
     ),
 ]
 
