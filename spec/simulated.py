@@ -322,22 +322,18 @@ class Simulated(NumberArray):
                 summands += [x.values if x.before is None else x.before, *x.terms]
             else:
                 values = self.raise_to(x)
-                summands += [
-                    values,
-                    (values[:1] != 0).astype(np.float64),
-                    np.abs(values[:1]),
-                    np.zeros_like(values[:1]),
-                ]
-        va, na, ra, pa, vb, nb, rb, pb = align(*summands, lead=1)
+                first = values[:1]
+                summands += [values, *Terms((first != 0).astype(np.float64), np.abs(first), np.zeros_like(first))]
+        aligned = align(*summands, lead=1)
+        (va, vb), (of_a, of_b) = aligned[::4], (Terms(*aligned[1:4]), Terms(*aligned[5:]))
         total = ufunc(va, vb)
-        together = (na * (1 + pa) + nb * (1 + pb)) / np.maximum(na + nb, 1)
-        terms, first = Terms(na + nb, np.hypot(ra, rb), np.maximum(together - 1, 0)), total[:1]
-        known = np.hypot(Terms(na, ra, pa).deviation(va[:1]), Terms(nb, rb, pb).deviation(vb[:1]))
+        terms, first = of_a.joined(of_b), total[:1]
+        known = np.hypot(of_a.deviation(va[:1]), of_b.deviation(vb[:1]))
         least = HEADROOM * first
         with_all = np.maximum(terms.deviation(first), np.abs(least))
         unit = _unit(with_all)
         more = unit * np.sqrt(np.maximum(np.square(with_all / unit) - np.square(known / unit), np.square(least / unit)))
-        counted = Terms(na, ra, pa).additions * va[:1] + Terms(nb, rb, pb).additions * vb[:1]
+        counted = of_a.additions * va[:1] + of_b.additions * vb[:1]
         shared = 0.0 if stored else sum(self._shared(total, values) for values in (va, vb))
         return self._summed(total, terms, more, counted=counted, shared=shared)
 
@@ -475,6 +471,13 @@ class Terms(NamedTuple):
     @property
     def additions(self) -> np.ndarray:
         return np.maximum(self.number - 1, 0)
+
+    def joined(self, other: "Terms") -> "Terms":
+        """The terms of both sums, none of the one equal to one of the other."""
+        number = self.number + other.number
+        squares = self.number * (1 + self.repetition) + other.number * (1 + other.repetition)
+        repetition = np.maximum(squares / np.maximum(number, 1) - 1, 0)
+        return Terms(number, np.hypot(self.root, other.root), repetition)
 
 
 def _repetition(a: np.ndarray, axis: int | tuple[int, ...], keepdims: bool = True) -> Any:

@@ -86,14 +86,9 @@ def _brim(rng, slot):
 def _far(rng, slot):
     """Arrays so far apart that their difference overflows, if what is between has a wider range; else as far as twice it
     does not."""
-    x, far = 1 + 0.2 * rng.random(slot.shape), 0.7 if slot.fmt.e_max < format_of("float32").e_max else 0.2
-    return (
-        x
-        * far
-        * slot.fmt.largest
-        * np.random.default_rng(0).choice([-1.0, 1.0], slot.shape)
-        * (-1 if slot.special else 1)
-    )
+    far = slot.fmt.largest * (0.7 if slot.fmt.e_max < format_of("float32").e_max else 0.2)
+    side = np.random.default_rng(0).choice([-far, far], slot.shape) * (-1 if slot.special else 1)
+    return side * (1 + 0.2 * rng.random(slot.shape))
 
 
 def _mixed(rng, slot):
