@@ -191,7 +191,10 @@ SMALL = {
     "dense": "N=4 I=5 O=3",
     "mse": "N=4 O=5",
     "softmax": "N=3 M=1|97",
-    "conv2d": "N=2 H=5 W=4 C=3 kH=2 kW=3 O=2",
+    "conv2d": """
+        N=2 H=5 W=4 C=3 kH=2 kW=3 O=2
+        N=1 H=12 W=11 C=1 kH=5 kW=5 O=2
+        """,
     "maxpool2d": "N=2 H=9 W=8 C=2 window=2x2|3x3",
     "rnn": "T=3 N=2 I=3 H=4 O=5",
     "lstm": "T=3 N=2 I=3 H=4",

@@ -386,3 +386,9 @@ def test_sums_kept_in_a_coarse_format_blur_what_a_case_can_tell():
     """1 rounds to 1 + 2⁻⁷ at a scale of 1.01, which a sum that is kept in bfloat16 may be off by, too."""
     assert Arithmetic("bfloat16", accumulator="bfloat16").blur == 32 * 2.0**-8
     assert Arithmetic("bfloat16").blur == 0.01
+
+
+def test_stateless_asks_nothing_that_pytorchs_recurrent_layer_lacks():
+    """The call in between has another activation, one of the two that it knows: else its cells would prove nothing."""
+    result = Runner(0, examples=40).run(Cell(load("torch"), OPERATIONS["rnn"], "float32", "stateless"))
+    assert result.verdict == "pass" and result.examples
